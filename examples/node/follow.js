@@ -1,0 +1,158 @@
+// Runs a command through rexec, shows its output as it comes, and exits as it does:
+//
+//     node follow.js COMMAND [ARGUMENT...]
+//
+// REXEC_TARGET     the server (host:port or unix:PATH); default 127.0.0.1:50051
+// REXEC_CALLER     sent as `authorization: Bearer REXEC_CALLER`, when set
+// REXEC_HEARTBEAT  seconds between signs of life on a silent stream; default 15
+'use strict';
+
+const { randomUUID } = require('node:crypto');
+const { once } = require('node:events');
+const path = require('node:path');
+const { setTimeout: delay } = require('node:timers/promises');
+const grpc = require('@grpc/grpc-js');
+const protoLoader = require('@grpc/proto-loader');
+
+const PROTOS = path.join(__dirname, '..', '..', 'protos');
+const HEARTBEAT_SECONDS = Number(process.env.REXEC_HEARTBEAT || 15);
+const SILENCE_MS = 3 * HEARTBEAT_SECONDS * 1000; // a stream without even heartbeats is dead
+const TRIES_WITHOUT_PROGRESS = 60;
+
+const REXEC_FAILED = 255;
+const NOT_STARTED = 127;
+
+// The connection or the server went away. The command did not notice, so the same call again is right.
+const PASSING = new Set(
+  ['UNAVAILABLE', 'INTERNAL', 'CANCELLED', 'UNKNOWN', 'DEADLINE_EXCEEDED'].map((name) => grpc.status[name]),
+);
+
+function connect() {
+  const definition = protoLoader.loadSync('rexec/v1/execution_service.proto', {
+    includeDirs: [PROTOS],
+    keepCase: true,
+    longs: String, // offsets are 64 bits wide
+    enums: String,
+    oneofs: true,
+    arrays: true,
+  });
+  const { ExecutionService } = grpc.loadPackageDefinition(definition).rexec.v1;
+  return new ExecutionService(process.env.REXEC_TARGET || '127.0.0.1:50051', grpc.credentials.createInsecure(), {
+    'grpc.enable_http_proxy': 0,
+  });
+}
+
+function metadata() {
+  const result = new grpc.Metadata();
+  if (process.env.REXEC_CALLER) {
+    result.set('authorization', `Bearer ${process.env.REXEC_CALLER}`);
+  }
+  return result;
+}
+
+// Calls `attempt` until it gives something. `progressed` says whether the failed one got further than those before.
+async function persist(attempt, progressed = () => false) {
+  for (let failures = 0; ; ) {
+    let failure = new Error('the stream keeps ending before the command does');
+    try {
+      const result = await attempt();
+      if (result) return result;
+    } catch (error) {
+      if (!PASSING.has(error.code)) throw error;
+      failure = error;
+    }
+    failures = progressed() ? 1 : failures + 1;
+    if (failures >= TRIES_WITHOUT_PROGRESS) throw failure;
+    await delay(Math.min(50 * failures, 1000));
+  }
+}
+
+// The id is made here, once: when the reply is lost, the same call again cannot run the command twice.
+function exec(client, request) {
+  const deadline = () => ({ deadline: Date.now() + 30_000 });
+  return persist(
+    () =>
+      new Promise((resolve, reject) => {
+        client.Exec(request, metadata(), deadline(), (error, reply) => (error ? reject(error) : resolve(reply)));
+      }),
+  );
+}
+
+async function write(stream, data) {
+  if (!stream.write(data)) await once(stream, 'drain');
+}
+
+async function show(message) {
+  if (message.event === 'output') {
+    for (const chunk of message.output.chunks) {
+      await write(chunk.channel === 'CHANNEL_STDERR' ? process.stderr : process.stdout, chunk.data);
+    }
+  } else if (message.event === 'gap') {
+    const { start_offset: start, end_offset: end } = message.gap;
+    process.stderr.write(`\n[${BigInt(end) - BigInt(start)} bytes are no longer kept]\n`);
+  }
+  // Snapshots and heartbeats show nothing, and neither does an event that a newer server adds.
+}
+
+// Streams until the end of the command, over as many streams as that takes.
+async function follow(client, execId) {
+  let offset = '0';
+  let offsetBefore = offset;
+
+  async function oneStream() {
+    offsetBefore = offset;
+    const call = client.Follow(
+      { exec_id: execId, offset, heartbeat_interval: { seconds: HEARTBEAT_SECONDS } },
+      metadata(),
+    );
+    const watchdog = setTimeout(() => call.cancel(), SILENCE_MS);
+    try {
+      for await (const message of call) {
+        watchdog.refresh();
+        await show(message);
+        offset = message.next_offset;
+        if (message.event === 'end') return message.end;
+      }
+    } finally {
+      clearTimeout(watchdog);
+      call.on('error', () => {}); // cancelling a stream that is over is no error
+      call.cancel();
+    }
+    return undefined; // it stopped without an end: unfinished
+  }
+
+  return persist(oneStream, () => offset !== offsetBefore);
+}
+
+function exitCode(execution) {
+  if (execution.exit_status === 'exit_code') return execution.exit_code;
+  if (execution.exit_status === 'signal') return 128 + execution.signal;
+  if (execution.start_error) {
+    console.error(`follow: ${execution.start_error.errno}: ${execution.start_error.message}`);
+    return NOT_STARTED;
+  }
+  console.error(`follow: how the command ended is not known (${execution.state})`);
+  return REXEC_FAILED;
+}
+
+async function main(commandLine) {
+  if (commandLine.length === 0) {
+    console.error('usage: node follow.js COMMAND [ARGUMENT...]');
+    return REXEC_FAILED;
+  }
+  process.stdout.on('error', () => process.exit(REXEC_FAILED)); // nobody reads any more
+  const client = connect();
+  try {
+    const { execution } = await exec(client, { exec_id: randomUUID(), arguments: commandLine });
+    return exitCode(await follow(client, execution.exec_id));
+  } catch (error) {
+    console.error(`follow: ${error.message}`);
+    return REXEC_FAILED;
+  } finally {
+    client.close();
+  }
+}
+
+main(process.argv.slice(2)).then((code) => {
+  process.exitCode = code;
+});

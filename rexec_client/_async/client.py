@@ -1,0 +1,237 @@
+"""The way in: a client of one server, as one caller."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Self, Unpack
+
+from rexec.v1 import execution_service_pb2 as wire
+from rexec.v1.execution_pb2 import Execution, State
+
+from rexec_client._async import backend
+from rexec_client._async.handle import AsyncExecutionHandle
+from rexec_client._async.output import AsyncOutputStream
+from rexec_client._async.rpc import AsyncRpc
+from rexec_client.channel import resolve_target
+from rexec_client.credentials import Credentials, anonymous, bearer
+from rexec_client.errors import CallError, RexecError, StdinClosedError
+from rexec_client.output import Gap, OutputChunk
+from rexec_client.requests import INLINE_INPUT, ExecOptions, exec_request, input_bytes
+from rexec_client.results import Arguments, CompletedExecution, complete
+
+# Seconds for which `run` lets the server wait for the end: a command shorter than that needs one call in all.
+RUN_WAIT = 10.0
+
+
+class AsyncClient:
+    """Runs commands on a server. It keeps one connection, opened at the first call; close it when done.
+
+        async with AsyncClient("127.0.0.1:50051") as client:
+            result = await client.run(["uname", "-r"], check=True)
+
+    Losing the client, the connection or the server never touches a command. Every method may raise
+    UnauthenticatedError, PermissionDeniedError, UnavailableError, DeadlineError and ResourceExhaustedError
+    beside what it names itself.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        caller: str | None = None,
+        credentials: Credentials | None = None,
+        timeout: float = 30.0,
+        retry_timeout: float = 15.0,
+        reconnect_timeout: float = 60.0,
+    ) -> None:
+        """Say where and as whom; nothing is sent yet.
+
+        Args:
+            target: `host:port` or `unix:PATH`; otherwise $REXEC_TARGET, otherwise 127.0.0.1:50051.
+            caller: one's name for a server in --dev mode.
+            credentials: called for the metadata of each call, instead of `caller`.
+            timeout: seconds for the answer to one call, beyond any waiting that it asks for.
+            retry_timeout: seconds for which starting a command is tried again when the server does not answer.
+            reconnect_timeout: seconds without progress after which a lost output stream is given up.
+        """
+        if caller and credentials:
+            raise TypeError("caller= names a caller, credentials= proves one: give one of them")
+        credentials = credentials or (bearer(caller) if caller else anonymous)
+        self._rpc = AsyncRpc(resolve_target(target), credentials, timeout=timeout, patience=retry_timeout)
+        self._reconnect_timeout = reconnect_timeout
+
+    @property
+    def target(self) -> str:
+        """Where the server is."""
+        return self._rpc.target
+
+    async def run(
+        self,
+        args: Arguments,
+        *,
+        check: bool = False,
+        gaps: bool = False,
+        **options: Unpack[ExecOptions],
+    ) -> CompletedExecution:
+        """Run a command to its end and return its result, as `subprocess.run` with its output captured.
+
+        Breaking it off (Ctrl-C, a cancelled task) leaves the command running: give `unattended_timeout` to have it
+        ended then, or an `exec_id` to come back to it.
+
+        Args:
+            args: program and arguments; with shell=True one line for /bin/sh.
+            check: raise CommandFailedError unless it returns 0.
+            gaps: accept a result from which output is missing, and list what in `gaps`.
+            options: see ExecOptions; `timeout`, in seconds, is the command's.
+
+        Raises:
+            CommandTimeoutError, CommandNotStartedError, LostError: there is no result. Each carries the output.
+            IncompleteOutputError: output is missing.
+            InvalidRequestError, AlreadyExistsError, ExecIdUsedError, BusyError: it was not accepted.
+        """
+        request = exec_request(args, options)
+        try:
+            result = await self._run(request, args, input_bytes(options))
+        except RexecError as error:
+            error.exec_id = request.exec_id
+            raise
+        result.check_ended_by_itself()
+        if not gaps:
+            result.check_output()
+        if check:
+            result.check_returncode()
+        return result
+
+    async def start(
+        self, args: Arguments, *, stdin: bool = False, **options: Unpack[ExecOptions]
+    ) -> AsyncExecutionHandle:
+        """Start a command and return a handle at once, as `subprocess.Popen`.
+
+        A command that the system cannot start is an execution too: its `reason` says so.
+
+        Args:
+            args: program and arguments; with shell=True one line for /bin/sh.
+            stdin: keep its standard input open for `write` and `close_stdin`.
+            options: see ExecOptions. `input` is at most 1 MiB here.
+
+        Raises:
+            InvalidRequestError, AlreadyExistsError, ExecIdUsedError, BusyError: it was not accepted.
+        """
+        data = input_bytes(options)
+        if data is not None and (stdin or len(data) > INLINE_INPUT):
+            raise ValueError("input= is for up to 1 MiB and a closed stdin: use stdin=True and write()")
+        handle, _ = await self._exec(exec_request(args, options, open_stdin=stdin), wait=0)
+        return handle
+
+    async def attach(self, exec_id: str, *, owner: str = "") -> AsyncExecutionHandle:
+        """A handle for an execution that was started before.
+
+        Args:
+            owner: whose it is, for the operator role; otherwise one's own.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return self._handle(await self.get(exec_id, owner=owner), owner=owner, already_existed=True)
+
+    async def get(self, exec_id: str, *, owner: str = "") -> Execution:
+        """What is known of an execution now. Raises NotFoundError."""
+        request = wire.PollRequest(exec_id=exec_id, offset=0, max_bytes=1, caller=owner)
+        return (await self._rpc.call(self._rpc.stub.Poll, request)).execution
+
+    async def list(
+        self,
+        *,
+        states: Collection[State.ValueType] = (),
+        labels: Mapping[str, str] | None = None,
+        exclusive_group: str = "",
+        owner: str = "",
+        page_size: int = 0,
+    ) -> AsyncIterator[Execution]:
+        """Executions, running and ended, newest first; pages are fetched as they are needed.
+
+        Args:
+            states: only in these, such as `State.STATE_RUNNING`.
+            labels: only with all of these.
+            owner: whose; "*" is everybody's, for the operator role.
+            page_size: executions in one answer; 0 leaves it to the server.
+        """
+        request = wire.ListRequest(
+            page_size=page_size, states=states, labels=labels, exclusive_group=exclusive_group, caller=owner
+        )
+        while True:
+            page = await self._rpc.call(self._rpc.stub.List, request)
+            for execution in page.executions:
+                yield execution
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def delete(self, exec_id: str) -> None:
+        """Forget the output and the record of an ended execution. Its id stays used.
+
+        Raises:
+            NotFoundError: there is none.
+            PreconditionError: it is still running.
+        """
+        await self._rpc.call(self._rpc.stub.Delete, wire.DeleteRequest(exec_id=exec_id))
+
+    async def info(self) -> wire.GetServerInfoResponse:
+        """The server's version, limits and features, and who one is to it."""
+        return await self._rpc.call(self._rpc.stub.GetServerInfo, wire.GetServerInfoRequest())
+
+    async def aclose(self) -> None:
+        """Close the connection. No command is touched."""
+        await self._rpc.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _run(self, request: wire.ExecRequest, args: Arguments, data: bytes | None) -> CompletedExecution:
+        to_be_fed = request.stdin_mode == wire.STDIN_MODE_OPEN
+        handle, reply = await self._exec(request, wait=0 if to_be_fed else _run_wait(request))
+        async with handle.output(gaps=True) as stream:
+            stream.take_reply(reply)
+            if data is not None and to_be_fed:
+                async with backend.Background(lambda: _feed(handle, data, stream), stop=handle.abandon_stdin):
+                    pieces = [piece async for piece in stream]
+            else:
+                pieces = [piece async for piece in stream]
+            return complete(args, stream.execution, pieces)
+
+    async def _exec(self, request: wire.ExecRequest, *, wait: float) -> tuple[AsyncExecutionHandle, wire.ExecResponse]:
+        if wait:
+            request.wait.FromTimedelta(timedelta(seconds=wait))
+        timeout = self._rpc.timeout + wait
+        reply = await self._rpc.call_until_answered(self._rpc.stub.Exec, request, timeout=timeout)
+        return self._handle(reply.execution, owner="", already_existed=reply.already_existed), reply
+
+    def _handle(self, execution: Execution, *, owner: str, already_existed: bool) -> AsyncExecutionHandle:
+        return AsyncExecutionHandle(
+            self._rpc, execution, owner=owner, already_existed=already_existed, patience=self._reconnect_timeout
+        )
+
+
+def _run_wait(request: wire.ExecRequest) -> float:
+    """A waiting Exec is not a follower: the command must not be taken for unattended meanwhile."""
+    if not request.HasField("unattended_timeout"):
+        return RUN_WAIT
+    return min(RUN_WAIT, request.unattended_timeout.ToTimedelta().total_seconds() / 2)
+
+
+async def _feed(handle: AsyncExecutionHandle, data: bytes, stream: AsyncOutputStream[OutputChunk | Gap]) -> None:
+    """Write all of the input while the output is read: neither may wait for the other."""
+    try:
+        await handle.write(data)
+        await handle.close_stdin()
+    except StdinClosedError:
+        pass  # the command ended without reading it all, as it may
+    except CallError as error:
+        stream.abort(error)

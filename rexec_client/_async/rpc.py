@@ -1,0 +1,91 @@
+"""The calls of one channel: opened at the first use, credentials attached, errors translated."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+from rexec.v1.execution_service_pb2 import FollowRequest
+from rexec.v1.execution_service_pb2_grpc import ExecutionServiceStub
+
+from rexec_client._async import backend
+from rexec_client.backoff import Backoff
+from rexec_client.credentials import Credentials
+from rexec_client.errors import CallError, DeadlineError, UnavailableError
+from rexec_client.status import call_error
+
+if TYPE_CHECKING:
+    from rexec.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+
+class AsyncRpc:
+    """Every gRPC call of a client goes through here."""
+
+    def __init__(self, target: str, credentials: Credentials, *, timeout: float, patience: float) -> None:
+        self.target = target
+        self.timeout = timeout
+        self.patience = patience
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._channel: grpc.aio.Channel | None = None
+
+    @property
+    def stub(self) -> ExecutionServiceAsyncStub:
+        # At the first call, not before: a channel must belong to the loop that uses it, and must not be forked.
+        with self._lock:
+            if self._channel is None:
+                self._channel = backend.open_channel(self.target)
+                self._stub = ExecutionServiceStub(self._channel)
+            return self._stub
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        *,
+        timeout: float | None = None,
+    ) -> ResponseT:
+        """One call, with a deadline in seconds."""
+        try:
+            return await method(request, timeout=timeout or self.timeout, metadata=self._credentials())
+        except grpc.RpcError as error:
+            failure = call_error(error)
+            failure.exec_id = getattr(request, "exec_id", None)
+            raise failure from error
+
+    async def call_until_answered(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        *,
+        timeout: float | None = None,
+    ) -> ResponseT:
+        """The same call again while the server is away or silent: only for what the server does once however often."""
+        backoff = Backoff(self.patience)
+        while True:
+            try:
+                return await self.call(method, request, timeout=timeout)
+            except (UnavailableError, DeadlineError) as error:
+                await wait_or_raise(backoff, error)
+
+    def follow(self, request: FollowRequest, *, timeout: float) -> backend.FollowCall:
+        """One Follow on one connection: see follow.py for one that survives it."""
+        return self.stub.Follow(request, timeout=timeout, metadata=self._credentials())
+
+    async def aclose(self) -> None:
+        with self._lock:
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+
+async def wait_or_raise(backoff: Backoff, error: CallError) -> None:
+    """Sleep until the next attempt; raise `error` when patience is at its end."""
+    delay = backoff.next_delay()
+    if delay is None:
+        raise error
+    await backend.sleep(delay)

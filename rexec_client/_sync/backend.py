@@ -1,0 +1,45 @@
+"""What threads do here and asyncio does in `_async`: the same names in both. Written by hand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Protocol
+
+import grpc
+from rexec.v1.execution_service_pb2 import FollowResponse
+
+from rexec_client.channel import channel_options
+
+sleep = time.sleep
+
+
+class FollowCall(Iterator[FollowResponse], Protocol):
+    """One Follow on one connection."""
+
+    def cancel(self) -> object: ...
+
+
+def open_channel(target: str) -> grpc.Channel:
+    """A plaintext channel; it connects at its first call."""
+    return grpc.insecure_channel(target, options=channel_options(target))
+
+
+class Background:
+    """Work beside the body of `with`; leaving the body ends it and leaves no thread behind."""
+
+    def __init__(self, work: Callable[[], None], stop: Callable[[], None]) -> None:
+        """`stop` tells the work to end soon: at the latest when its call in flight has its answer."""
+        self._thread = threading.Thread(target=work, name="rexec-background", daemon=True)
+        self._stop = stop
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+        self._thread.join()

@@ -1,0 +1,101 @@
+# Generated from rexec_client/_async/output.py by scripts/gen_sync_client.py: do not edit.
+"""An execution's output as it appears, every byte once and in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import TracebackType
+from typing import Generic, Self, TypeVar, cast
+
+from rexec.v1.execution_pb2 import Execution
+from rexec.v1.execution_service_pb2 import ExecResponse, FollowResponse
+
+from rexec_client._sync.follow import Follow
+from rexec_client.errors import OutputGapError
+from rexec_client.output import Gap, OutputChunk
+from rexec_client.tally import Tally
+
+PieceT = TypeVar("PieceT", bound=OutputChunk | Gap)
+
+
+class OutputStream(Generic[PieceT]):
+    """Iterate over it for chunks; it ends when the execution has ended and all its output has come.
+
+    It goes on by itself after a lost connection or a restart of the server, and compares what came with what the
+    command wrote. Leaving it early never touches the command: `next_offset` says where to go on.
+
+    Attributes:
+        execution: the newest state that the server told.
+        next_offset: where to go on after the pieces that were given out.
+
+    Raises, while iterating:
+        OutputGapError: output is no longer kept, unless gaps were asked for as pieces. Iterating on goes on after it.
+        IncompleteOutputError: bytes did not come and were not reported as a gap.
+        CallError: the server refused, or stayed away for longer than the client's `reconnect_timeout`.
+    """
+
+    def __init__(self, follow: Follow, tally: Tally, execution: Execution, *, gaps: bool) -> None:
+        self.execution = execution
+        self.next_offset = tally.next_offset or 0
+        self._follow = follow
+        self._tally = tally
+        self._gaps = gaps
+        self._ended = False
+        self._pieces: deque[OutputChunk | Gap] = deque()
+
+    def take_reply(self, reply: ExecResponse) -> None:
+        """Begin with the output that came with the answer to Exec."""
+        self._pieces.extend(self._tally.reply(reply))
+        self._follow.skip_to(reply.next_offset)
+        if reply.eof:
+            self._end(reply.execution)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> PieceT:
+        while not self._pieces:
+            if self._ended:
+                raise StopIteration
+            self._take(self._follow.receive())
+        piece = self._pieces.popleft()
+        if isinstance(piece, Gap) and not self._gaps:
+            self.next_offset = piece.end
+            raise OutputGapError(piece)
+        self.next_offset = piece.end
+        return cast(PieceT, piece)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._follow.close()
+
+    def abort(self, failure: Exception) -> None:
+        """Make the iteration raise `failure`. From any thread."""
+        self._follow.abort(failure)
+
+    def _take(self, response: FollowResponse) -> None:
+        match response.WhichOneof("event"):
+            case "snapshot":
+                self.execution = response.snapshot
+                self._tally.begin(response.next_offset)
+            case "output":
+                self._pieces.extend(self._tally.chunks(response.output.chunks))
+            case "gap":
+                self._pieces.extend(self._tally.gap(response.gap.start_offset, response.gap.end_offset))
+        self._tally.passed(response.next_offset)
+        if response.HasField("end"):
+            self._end(response.end)
+
+    def _end(self, execution: Execution) -> None:
+        self.execution = execution
+        self._ended = True
+        self._follow.close()
+        self._tally.check(execution)

@@ -1,0 +1,76 @@
+"""The group of commands, and what becomes of a failure: one line, and a status."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import click
+
+from rexec_client.cli.exit_status import FAILED, INTERRUPTED
+from rexec_client.cli.settings import Settings
+from rexec_client.cli.telling import hush_stdout, tell
+from rexec_client.errors import RexecError, UnavailableError
+from rexec_client.version import __version__
+
+# In the order in which a newcomer meets them.
+COMMANDS = ("run", "exec", "poll", "follow", "list", "signal", "cancel", "delete", "info", "completion")
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class Commands(click.Group):
+    """Finds each command in a module of its own, imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"rexec_client.cli.commands.{cmd_name}").command
+        return command if isinstance(command, click.Command) else None
+
+
+@click.group(cls=Commands, context_settings=HELP)
+@click.option("--target", envvar="REXEC_TARGET", metavar="ADDR", help="Server: host:port or unix:PATH.  [REXEC_TARGET]")
+@click.option("--caller", envvar="REXEC_CALLER", metavar="NAME", help="Who you are, to a --dev server.  [REXEC_CALLER]")
+@click.version_option(__version__, "--version", message="rexec %(version)s")
+@click.pass_context
+def app(ctx: click.Context, target: str | None, caller: str | None) -> None:
+    """Run commands on a machine somewhere else, and never lose a result.
+
+    \b
+      rexec run -- ls -l            as if it ran here: output, exit code, Ctrl-C
+      rexec exec -- make nightly    start it and print its id
+      rexec follow ID               see its output, now or later
+    """
+    ctx.obj = Settings(target, caller)
+
+
+def run_app(arguments: list[str]) -> int:
+    """Run the command line; the result is the exit status. rexec's own failures are always 255, as ssh's are."""
+    # gRPC writes to stderr by itself, into what the command wrote there.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        return app.main(arguments or ["--help"], prog_name="rexec", standalone_mode=False) or 0
+    except click.UsageError as error:
+        tell(error.format_message() + (f" See: {error.ctx.command_path} --help" if error.ctx else ""))
+    except click.ClickException as error:
+        tell(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        hush_stdout()
+    except RexecError as error:
+        tell(explain(error))
+    return FAILED
+
+
+def explain(error: RexecError) -> str:
+    """One line for a person."""
+    where = f" ({error.exec_id})" if error.exec_id else ""
+    if isinstance(error, UnavailableError):
+        return f"no server, or it is restarting{where}: {error}"
+    text = str(error)
+    return text if error.exec_id and error.exec_id in text else text + where

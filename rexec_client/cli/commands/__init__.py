@@ -1,0 +1,1 @@
+"""One command a file; app.py imports each when it is asked for."""

@@ -1,0 +1,78 @@
+"""`rexec run`: a command somewhere else, as if it ran here."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+import click
+
+from rexec_client.cli.command_options import Command, command_options, parse
+from rexec_client.cli.settings import Settings, pass_settings
+from rexec_client.cli.source import Source, open_source, small_file
+from rexec_client.cli.telling import tell
+from rexec_client.cli.values import DURATION
+
+
+@click.command("run", context_settings={"allow_interspersed_args": False})
+@command_options
+@click.option(
+    "--die-with-client",
+    type=DURATION,
+    is_flag=False,
+    flag_value="30s",
+    metavar="[=TIME]",
+    help="End it when nobody has followed it for TIME [30s]. Write the = and the --.",
+)
+@click.option("--no-stdin", "-n", is_flag=True, help="No input. In a `while read` loop it would eat the loop's.")
+@pass_settings
+def command(settings: Settings, /, die_with_client: float | None, no_stdin: bool, **values: Any) -> int:
+    """Run a command and show it as if it ran here.
+
+    Standard output and standard error stay apart, standard input is passed on, Ctrl-C goes to the command; a
+    second Ctrl-C leaves it running and says how to come back.
+
+    \b
+    Exit status:  the command's own; 128+n when signal n ended it;
+                  127 when there is no such program; 126 when it cannot be started;
+                  255 when it is lost, or when rexec itself failed.
+    """
+    wanted = parse(**values)
+    if die_with_client is not None:
+        wanted.options["unattended_timeout"] = die_with_client
+    return asyncio.run(_run(settings, wanted, forward=not no_stdin))
+
+
+async def _run(settings: Settings, wanted: Command, *, forward: bool) -> int:
+    from rexec_client.cli.foreground import Foreground
+
+    source = _prepare_stdin(wanted) if forward else None
+    # Made here and not in the library, so that whoever interrupts the very first call can be told it.
+    exec_id = wanted.options.setdefault("exec_id", uuid.uuid4().hex)
+    async with settings.async_client() as client:
+        try:
+            handle = await client.start(wanted.args, stdin=source is not None, **wanted.options)
+        except asyncio.CancelledError:
+            tell(f"left before the server answered; it may run: {settings.command_line('poll', exec_id)}")
+            raise
+        foreground = Foreground(handle, handle.output(gaps=True), owns=True)
+        return await foreground.watch(source, lambda offset: _come_back(settings, wanted, exec_id, offset))
+
+
+def _prepare_stdin(wanted: Command) -> Source | None:
+    """A small file goes with the request; anything else is read while the command runs."""
+    from rexec_client.requests import INLINE_INPUT
+
+    data = small_file(INLINE_INPUT)
+    if data is None:
+        return open_source()
+    wanted.options["input"] = data
+    return None
+
+
+def _come_back(settings: Settings, wanted: Command, exec_id: str, offset: int) -> str:
+    line = settings.command_line("follow", exec_id, "--since", str(offset))
+    if "unattended_timeout" in wanted.options:
+        return f"detached; it is ended in {wanted.options['unattended_timeout']:g} s unless followed: {line}"
+    return f"detached; it goes on. Come back: {line}"

@@ -1,0 +1,55 @@
+"""Standard input as it comes, without a thread: a reader that is still waiting can simply be dropped."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from rexec_client.cli.readiness import readable
+
+# At most this much is asked for at once, and held while the command does not read.
+PIECE = 256 * 1024
+
+
+class Source:
+    """A descriptor to be read while the event loop goes on."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at end-of-file."""
+        while True:
+            await readable(self._fd)
+            try:
+                return os.read(self._fd, PIECE)
+            except BlockingIOError:  # someone who shares it made it non-blocking, and read first
+                continue
+            except OSError:  # the terminal hung up
+                return b""
+
+
+def open_source(fd: int = 0) -> Source | None:
+    """Standard input, or None when there is none to forward: closed, /dev/null, or a terminal that is not ours now."""
+    try:
+        info = os.fstat(fd)
+    except OSError:
+        return None
+    if stat.S_ISCHR(info.st_mode) and info.st_rdev == os.stat(os.devnull).st_rdev:
+        return None
+    # Reading the terminal from the background would stop this process: `rexec run … &` must go on.
+    if os.isatty(fd) and os.tcgetpgrp(fd) != os.getpgrp():
+        return None
+    return Source(fd)
+
+
+def small_file(limit: int, fd: int = 0) -> bytes | None:
+    """All of standard input when it is a file with at most `limit` bytes left: it can go with the request."""
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_size - os.lseek(fd, 0, os.SEEK_CUR) > limit:
+            return None
+    except OSError:
+        return None
+    with os.fdopen(os.dup(fd), "rb", buffering=0) as file:
+        return file.read(limit + 1)

@@ -1,0 +1,24 @@
+"""Words to the person at the terminal: always on stderr, always one line, always marked as rexec's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+
+def tell(message: str) -> None:
+    """Say something without getting into what the command itself writes."""
+    line = " ".join(message.split())
+    mark = "\x1b[1mrexec:\x1b[0m" if _colours() else "rexec:"
+    with contextlib.suppress(OSError):  # when there is nobody to tell
+        os.write(2, f"{mark} {line}\n".encode(errors="replace"))
+
+
+def hush_stdout() -> None:
+    """Nobody reads stdout any more: keep Python from complaining about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _colours() -> bool:
+    return os.isatty(2) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

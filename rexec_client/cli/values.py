@@ -1,0 +1,70 @@
+"""Kinds of values that options take: durations, sizes, pairs."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.3
+    """`30s`, `1h30m`, `500ms`, or plain seconds; the value is in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return float(text)
+        if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h|d))+", text):
+            self.fail(f"{text!r} is not a duration such as 30s, 5m or 1h30m.", param, ctx)
+        return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|[smhd])", text))
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.3
+    """`64k`, `10M`, `1G`, or plain bytes."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+)([kmg]?)(i?b)?", str(value).strip().lower())
+        if not match:
+            self.fail(f"{value!r} is not a size such as 64k, 10M or 1G.", param, ctx)
+        return int(match[1]) * _SIZES[match[2]]
+
+
+class Pair(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.3
+    """`KEY=VALUE`."""
+
+    name = "key=value"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, rest = str(value).partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} is not KEY=VALUE.", param, ctx)
+        return key, rest
+
+
+class SignalNumber(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.3
+    """`TERM`, `SIGTERM` or `15`."""
+
+    name = "signal"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        import signal
+
+        text = str(value).upper()
+        if text.isdigit():
+            return int(text)
+        names = {item.name.removeprefix("SIG"): item.value for item in signal.Signals}
+        if text.removeprefix("SIG") not in names:
+            self.fail(f"{value!r} is not a signal.", param, ctx)
+        return names[text.removeprefix("SIG")]
+
+
+DURATION, SIZE, PAIR, SIGNAL = Duration(), Size(), Pair(), SignalNumber()

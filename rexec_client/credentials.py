@@ -1,0 +1,21 @@
+"""Who the caller is: metadata for each call. The one seam for other kinds of credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Metadata = tuple[tuple[str, str], ...]
+
+Credentials = Callable[[], Metadata]
+"""Called once for every call, so that each may have a fresh token. Must be quick, and safe in any thread."""
+
+
+def bearer(name: str) -> Credentials:
+    """The same `authorization: Bearer NAME` on each call: with a server in --dev mode, the caller's name."""
+    metadata = (("authorization", f"Bearer {name}"),)
+    return lambda: metadata
+
+
+def anonymous() -> Metadata:
+    """No credential: with a server in --dev mode, the caller `dev`."""
+    return ()

@@ -1,0 +1,1 @@
+"""The rexec server: runs commands for callers who are somewhere else."""

@@ -1,0 +1,79 @@
+"""`rexec-server`: flags over environment over file make one Config; then `app` serves.
+
+Nothing here may import grpc before `_prepare_process` has run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import Any
+
+import click
+
+from rexec_client.version import __version__
+from rexec_server.config import ConfigError, build, read_file
+
+# sysexits.h: the configuration does not allow to start.
+EX_CONFIG = 78
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+@click.command(context_settings={"auto_envvar_prefix": "REXEC", "help_option_names": ["-h", "--help"]})
+@click.option("--config", metavar="FILE.toml", help="Settings; keys as the flags here. Flags and environment go first.")
+@click.option("--listen", multiple=True, metavar="ADDR", help="host:port or unix:PATH; may be repeated. [127.0.0.1:50051]")
+@click.option("--state-dir", metavar="DIR", help="Index, spool, sockets. [/var/lib/rexec, or the user's state directory]")
+@click.option("--dev/--no-dev", default=None, help="Anybody on this machine is let in. Loopback only.")
+@click.option("--max-running", metavar="N", help="Executions at once. [64]")
+@click.option("--max-followers", metavar="N", help="Follow calls at once. [16384]")
+@click.option("--max-timeout", metavar="TIME", help="Longest timeout of a command, and the default one. [none]")
+@click.option("--tail-lines", metavar="N", help="Lines that a Poll without a start returns. [3]")
+@click.option("--output-bytes", metavar="SIZE", help="Output kept per execution unless it says otherwise. [64M]")
+@click.option("--retention", metavar="TIME", help="How long ended executions are kept. [24h]")
+@click.option("--keep-count", metavar="N", help="How many ended executions are kept. [10000]")
+@click.option("--keep-bytes", metavar="SIZE", help="How much output of ended executions is kept. [10G]")
+@click.option("--working-directory", metavar="DIR", help="Where commands start that do not say. [the current one]")
+@click.option("--stop-grace", metavar="TIME", help="What calls get to finish when the server stops. [5s]")
+@click.option("--end-on-stop/--no-end-on-stop", default=None, help="End what runs when the server stops. [go on]")
+@click.option("--start-runner/--no-start-runner", default=None, help="Start rexec-runner when none answers. [start]")
+@click.option("--channelz/--no-channelz", default=None, help="Serve grpc.channelz.v1. [off]")
+@click.version_option(__version__, prog_name="rexec-server")
+def main(config: str | None, **flags: Any) -> None:
+    """Runs commands for callers who are somewhere else, and never loses or invents a result."""
+    try:
+        settings = read_file(config) if config else {}
+        settings |= {name: value for name, value in flags.items() if value not in (None, ())}
+        checked = build(settings)
+        _prepare_process()
+        from rexec_server.app import StartRefused, run
+    except ConfigError as error:
+        _refuse(str(error))
+    try:
+        run(checked)
+    except StartRefused as error:
+        _refuse(str(error))
+
+
+def _refuse(why: str) -> None:
+    click.echo(f"rexec-server: {why}", err=True)
+    sys.exit(EX_CONFIG)
+
+
+def _prepare_process() -> None:
+    """What must be so before grpc is imported."""
+    # The server never forks; should something in it do so all the same, gRPC's fork handlers would kill the child
+    # before its exec in up to a quarter of the cases (grpc#43055).
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    try:
+        # With glibc's own thresholds each message of 256 KiB and more is mapped and unmapped: a third of the speed.
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+    except AttributeError:
+        pass  # another C library, with another allocator
+
+
+if __name__ == "__main__":
+    main()

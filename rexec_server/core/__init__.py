@@ -1,0 +1,1 @@
+"""What an execution is: commands, states, the log, the index."""

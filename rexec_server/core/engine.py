@@ -1,0 +1,56 @@
+"""What an engine does, seen from core: it starts, signals and ends. Output and exit always come through the spool."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from rexec_server.core.launch import Launch
+from rexec_server.core.spool import Reason
+
+
+class StdinProgress(NamedTuple):
+    """Where standard input stands after a write; `error` is None, "closed", "beyond" or "uncertain"."""
+
+    bytes_written: int
+    open: bool
+    error: str | None
+
+
+class Engine(Protocol):
+    """Where commands are run. `name` is an execution's name in the spool.
+
+    Unavailable: the engine cannot be reached, and what was asked for was not done.
+    """
+
+    def directory(self, name: str) -> str:
+        """The spool directory of an execution; it may not exist yet, or any more."""
+
+    async def ready(self) -> None:
+        """Returns when a start can be asked for; raises Unavailable if that is not to be soon."""
+
+    async def start(self, name: str, launch: Launch) -> None:
+        """Returns when the command runs or its failure to start is recorded in the spool.
+
+        Unavailable when that is not known; then `abandon` makes it certain.
+        """
+
+    async def abandon(self, name: str, why: str) -> None:
+        """Makes sure that an execution without a spool directory will never be started, and records that."""
+
+    async def signal(self, name: str, number: int, group: bool) -> bool:
+        """Delivers a signal. False when the command has ended."""
+
+    async def end(self, name: str, reason: Reason, grace: float | None) -> None:
+        """Begins to end the command: TERM, `grace` seconds (None: as it was started with), KILL."""
+
+    async def write_stdin(self, name: str, offset: int, data: bytes, eof: bool) -> StdinProgress:
+        """Writes until all is in; it may be cancelled, and then asked with no data how far it got."""
+
+    async def attend(self, name: str) -> None:
+        """Says that somebody follows now, for a command with an unattended_timeout."""
+
+    async def remove(self, name: str) -> None:
+        """Removes the spool directory of an ended execution."""
+
+    def features(self) -> list[str]:
+        """What this engine can do, as GetServerInfo names it."""

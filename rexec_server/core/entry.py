@@ -1,0 +1,134 @@
+"""One execution in the server's memory: its newest facts, its log, and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+
+from rexec_server.core.execution import Execution, Extent, Key, State, final_state
+from rexec_server.core.index import Record
+from rexec_server.core.log import LogReader
+from rexec_server.core.spool import (
+    EXIT,
+    START,
+    STDIN_STATE,
+    ExitRecord,
+    StartRecord,
+    StdinState,
+)
+
+
+class Entry:
+    """An execution that is live, or was looked at lately."""
+
+    def __init__(self, record: Record, directory: str) -> None:
+        self.name = record.name
+        self.directory = directory
+        self.log = LogReader(directory)
+        self.followers = 0
+        self.unattended_timeout: float | None = None
+        self.decided = asyncio.Event()  # whether the command runs, or could not be started, is known
+        self.watches: list[int] = []
+        self._execution = record.execution
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def key(self) -> Key:
+        return self._execution.key
+
+    @property
+    def ended(self) -> bool:
+        return self._execution.state.final
+
+    @property
+    def execution(self) -> Execution:
+        """What does not change while it runs; `snapshot` has the rest."""
+        return self._execution
+
+    def snapshot(self) -> Execution:
+        """Everything, as it is now."""
+        return replace(self._execution, extent=self.extent(), stdin=self._stdin(), followers=self.followers)
+
+    def extent(self) -> Extent:
+        return self._execution.extent if self.ended else self.log.extent()
+
+    @property
+    def end_offset(self) -> int | None:
+        """The log's final end, once it is known."""
+        return self._execution.extent.end if self.ended else None
+
+    def note_start(self) -> bool:
+        """Reads who runs, if that is there and new."""
+        data = _read(f"{self.directory}/{START}")
+        if not data or self._execution.state != State.STARTING:
+            return False
+        record = StartRecord.from_bytes(data)
+        self.unattended_timeout = record.supervision["unattended_timeout"]
+        self._execution = replace(
+            self._execution, state=State.RUNNING, pid=record.pid, start_time=record.start_time
+        )
+        return True
+
+    def read_exit(self) -> ExitRecord | None:
+        data = _read(f"{self.directory}/{EXIT}")
+        return ExitRecord.from_bytes(data) if data else None
+
+    def settle(self, record: ExitRecord) -> None:
+        """The end is known: from now on nothing changes."""
+        self.note_start()
+        started = record.start_error is None
+        self._execution = replace(
+            self._execution,
+            state=final_state(record),
+            exit=record,
+            extent=self.log.extent(record),
+            pid=self._execution.pid if started else 0,
+            start_time=self._execution.start_time if started else 0,
+            expire_time=record.end_time + int(self._execution.request.retention * 1e9),
+        )
+
+    def wake(self) -> None:
+        """Something has changed: whoever waits looks again."""
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def changed(self, timeout: float) -> None:
+        """Returns at the next `wake`, or after `timeout` seconds.
+
+        There is no await between a caller's look and the wait beginning, so no wake is missed.
+        """
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        timer = loop.call_later(timeout, _resolve, future)
+        self._waiting.add(future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            self._waiting.discard(future)
+
+    def _stdin(self) -> StdinState:
+        request = self._execution.request
+        if not request.stdin_open:
+            return StdinState(written=request.stdin_bytes, open=0)
+        state = StdinState.from_bytes(_read(f"{self.directory}/{STDIN_STATE}") or b"")
+        return state._replace(open=0) if self.ended else state
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(fd, 64 * 1024)
+    finally:
+        os.close(fd)

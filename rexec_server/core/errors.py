@@ -1,0 +1,136 @@
+"""What can be wrong with a request, as facts; which status a protocol gives them is the protocol's business.
+
+    RexecError
+    ├── InvalidRequest         a field has a value that cannot be
+    ├── NotFound               unknown, or another caller's: the two look alike
+    ├── NotAllowed             the caller may not do this
+    ├── Conflict               the id is taken by another request
+    ├── Precondition           the execution or the id is in a state that forbids it
+    │   ├── ExecIdUsed
+    │   ├── Busy
+    │   ├── AlreadyEnded
+    │   ├── StillRunning
+    │   └── StdinClosed
+    ├── OutOfRange             an offset beyond the end
+    ├── Exhausted              a limit is reached; later it may not be
+    └── Unavailable            the service cannot answer now
+"""
+
+from __future__ import annotations
+
+
+class RexecError(Exception):
+    """Root of all errors that a caller is told. `reason` is for programs, the message for people."""
+
+    reason = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(RexecError):
+    """A field has a value that cannot be; the message says what would be right."""
+
+    reason = "INVALID_FIELD"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.description = message
+
+
+class NotFound(RexecError):
+    reason = "NOT_FOUND"
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"no execution {exec_id!r}")
+
+
+class NotAllowed(RexecError):
+    reason = "NOT_ALLOWED"
+
+
+class Unauthenticated(RexecError):
+    reason = "UNAUTHENTICATED"
+
+
+class Conflict(RexecError):
+    """The same id was used for another request."""
+
+    reason = "EXEC_ID_CONFLICT"
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"execution {exec_id!r} exists and was started with another request; use a new exec_id")
+
+
+class Precondition(RexecError):
+    reason = "FAILED_PRECONDITION"
+
+
+class ExecIdUsed(Precondition):
+    reason = "EXEC_ID_USED"
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"execution {exec_id!r} ran and was deleted or has expired; use a new exec_id")
+
+
+class Busy(Precondition):
+    reason = "BUSY"
+
+    def __init__(self, group: str, exec_id: str) -> None:
+        super().__init__(f"execution {exec_id!r} of exclusive_group {group!r} has not ended")
+
+
+class AlreadyEnded(Precondition):
+    reason = "ALREADY_ENDED"
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"execution {exec_id!r} has ended")
+
+
+class StillRunning(Precondition):
+    reason = "STILL_RUNNING"
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"execution {exec_id!r} has not ended; cancel it first")
+
+
+class StdinClosed(Precondition):
+    reason = "STDIN_CLOSED"
+
+
+class OutOfRange(RexecError):
+    """An offset beyond the end; `end` is where one can go on."""
+
+    reason = "OFFSET_BEYOND_END"
+
+    def __init__(self, field: str, offset: int, end: int) -> None:
+        super().__init__(f"{field} {offset} is beyond the end, which is {end}")
+        self.offset = offset
+        self.end = end
+
+
+class Exhausted(RexecError):
+    """A limit is reached. `retry_after` is in seconds."""
+
+    reason = "EXHAUSTED"
+
+    def __init__(self, subject: str, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.subject = subject
+        self.retry_after = retry_after
+
+
+class Unavailable(RexecError):
+    reason = "UNAVAILABLE"
+
+
+class SlowReader(RexecError):
+    """The command did not read its standard input in time; `bytes_written` is how far it got."""
+
+    reason = "STDIN_NOT_READ"
+
+    def __init__(self, bytes_written: int) -> None:
+        super().__init__(f"the command does not read; bytes_written is {bytes_written}")
+        self.bytes_written = bytes_written

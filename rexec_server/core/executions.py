@@ -1,0 +1,241 @@
+"""All executions of one server: starting them once, finding them, ending them, forgetting them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rexec_server.core.command import Command, Defaults, check_duration, check_exec_id
+from rexec_server.core.engine import Engine
+from rexec_server.core.entry import Entry
+from rexec_server.core.errors import (
+    AlreadyEnded,
+    Exhausted,
+    InvalidRequest,
+    NotFound,
+    OutOfRange,
+    SlowReader,
+    StdinClosed,
+    StillRunning,
+    Unavailable,
+)
+from rexec_server.core.execution import Execution, Key, Request
+from rexec_server.core.index import Index, Query, now_ns
+from rexec_server.core.launch import Launch
+from rexec_server.core.registry import Registry
+from rexec_server.core.spool import Reason
+from rexec_server.core.waker import Waker
+
+ENGINE_RETRY_SECONDS = 0.2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of everything there may be."""
+
+    max_running: int = 64
+    max_followers: int = 16_384
+    keep_count: int = 10_000
+    keep_bytes: int = 10 * 1024**3
+
+
+class Executions:
+    """Every call that is about executions ends up here, whatever protocol it came by."""
+
+    def __init__(self, index: Index, engine: Engine, waker: Waker, defaults: Defaults, bounds: Bounds) -> None:
+        self._index = index
+        self._engine = engine
+        self._defaults = defaults
+        self._bounds = bounds
+        self._registry = Registry(index, engine, waker)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._followers = 0
+
+    @property
+    def live(self) -> list[Entry]:
+        """Those that have not ended."""
+        return list(self._registry.live.values())
+
+    async def recover(self) -> None:
+        """Takes up what was unfinished when the last server stopped, whatever became of it meanwhile."""
+        for record in await self._index.unfinished():
+            entry = self._registry.remember(record)
+            if not os.path.isdir(entry.directory):
+                await self._engine.abandon(entry.name, "the server died before it was started")
+            self._registry.watch(entry)
+            entry.decided.set()
+
+    async def exec(self, key: Key, command: Command) -> tuple[Entry, bool]:
+        """Starts a command once. Returns when it runs, has ended or could not be started; and whether it had existed.
+
+        The id is reserved, durably, before the spawn. What follows does not depend on the caller waiting for it.
+        """
+        if key.exec_id:
+            check_exec_id(key.exec_id)
+        else:
+            key = key._replace(exec_id=uuid.uuid4().hex)
+        command.check()
+        launch, request = self._defaults.launch(command), self._defaults.request(command)
+        digest = command.digest(self._index.digest_key)
+        await self._engine.ready()
+        entry, existed = await asyncio.shield(self._spawn(self._reserve_and_start(key, digest, request, launch)))
+        await entry.decided.wait()
+        return entry, existed
+
+    async def find(self, key: Key) -> Entry:
+        """The execution of that name. NotFound."""
+        entry = self._registry.get(key)
+        if entry is None:
+            record = await self._index.get(key)
+            if record is None:
+                raise NotFound(key.exec_id)
+            entry = self._registry.remember(record)
+        return entry
+
+    async def find_newest(self, caller: str, group: str) -> Entry:
+        """The newest execution of an exclusive group. NotFound."""
+        record = await self._index.newest_of_group(caller, group)
+        if record is None:
+            raise NotFound(group)
+        return await self.find(record.execution.key)
+
+    async def list(self, query: Query) -> tuple[list[Execution], int | None]:
+        """A page, newest first, and where the next begins (None: it was the last)."""
+        records = await self._index.list(query)
+        found = []
+        for record in records:
+            entry = self._registry.get(record.execution.key)
+            found.append(entry.snapshot() if entry else record.execution)
+        return found, records[-1].seq if len(records) == query.page_size else None
+
+    async def signal(self, entry: Entry, number: int, group: bool) -> None:
+        """Delivers a signal. InvalidRequest, AlreadyEnded."""
+        if number not in signal.valid_signals():
+            raise InvalidRequest("signal", f"{number} is no signal of this system; see signal(7)")
+        if entry.ended or not await self._engine.signal(entry.name, number, group):
+            raise AlreadyEnded(entry.key.exec_id)
+
+    async def cancel(self, entry: Entry, grace: float | None, reason: Reason = Reason.CANCELLED) -> None:
+        """Begins to end the command and all it started; nothing on one that has ended. grace is in seconds."""
+        check_duration("kill_grace", grace)
+        if not entry.ended:
+            await self._engine.end(entry.name, reason, grace)
+
+    async def write_stdin(self, entry: Entry, offset: int, data: bytes, eof: bool, timeout: float) -> int:
+        """Writes standard input. Returns bytes_written. StdinClosed, OutOfRange, SlowReader after `timeout` seconds."""
+        if entry.ended or not entry.execution.request.stdin_open:
+            raise StdinClosed(f"execution {entry.key.exec_id!r} has no open standard input")
+        try:
+            async with asyncio.timeout(timeout):
+                progress = await self._engine.write_stdin(entry.name, offset, data, eof)
+        except TimeoutError:
+            raise SlowReader(entry.snapshot().stdin.written) from None
+        if progress.error == "beyond":
+            raise OutOfRange("offset", offset, progress.bytes_written)
+        if progress.error == "uncertain":
+            raise StdinClosed("a supervisor died while it wrote: how far standard input got cannot be known")
+        if progress.error:
+            raise StdinClosed(f"execution {entry.key.exec_id!r} has closed its standard input")
+        return progress.bytes_written
+
+    async def delete(self, entry: Entry) -> None:
+        """Forgets output and record; the id stays used. StillRunning."""
+        if not entry.ended:
+            raise StillRunning(entry.key.exec_id)
+        await self._forget(entry.name, entry.key)
+
+    @contextlib.asynccontextmanager
+    async def attended(self, entry: Entry) -> AsyncIterator[None]:
+        """Somebody follows for the time of this block. Exhausted when too many do."""
+        if self._followers >= self._bounds.max_followers:
+            raise Exhausted("followers", f"{self._followers} followers are attached, and no more may be", 5.0)
+        self._followers += 1
+        entry.followers += 1
+        self._registry.watch_output(entry)
+        if entry.followers == 1 and entry.unattended_timeout is not None:
+            self._spawn(self._attend(entry, entry.unattended_timeout / 4))
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            entry.followers -= 1
+            if not entry.followers:
+                self._registry.unwatch_output(entry)
+            if entry.unattended_timeout is not None and not entry.ended:
+                # The time until it is taken for abandoned begins when the last follower leaves.
+                self._spawn(self._attend_once(entry))
+
+    async def prune(self, check_excess: bool) -> None:
+        """Forgets what has expired and, if asked to, what is too much. A live execution is never touched."""
+        superfluous = await self._index.expired(now_ns())
+        if check_excess:
+            superfluous += await self._index.excess(self._bounds.keep_count, self._bounds.keep_bytes)
+            self._index.drop_old_tombstones(now_ns())
+        for record in superfluous:
+            await self._forget(record.name, record.execution.key)
+
+    async def stop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def wake_all(self) -> None:
+        """Whoever waits for an execution looks again: the server stops."""
+        self._registry.wake_all()
+
+    async def _reserve_and_start(
+        self, key: Key, digest: bytes, request: Request, launch: Launch
+    ) -> tuple[Entry, bool]:
+        name = uuid.uuid4().hex
+        reserved = await self._index.reserve(key, name, digest, request, self._bounds.max_running, now_ns())
+        entry = self._registry.remember(reserved.record)
+        if not reserved.existed:
+            self._spawn(self._start(entry, launch))
+        return entry, reserved.existed
+
+    async def _start(self, entry: Entry, launch: Launch) -> None:
+        """Asks the engine to start it. When it cannot be known whether that happened, makes sure of one or the other."""
+        try:
+            try:
+                await self._engine.start(entry.name, launch)
+            except Unavailable as error:
+                await self._make_certain(entry, f"the engine did not answer: {error.message}")
+            self._registry.watch(entry)
+        finally:
+            entry.decided.set()
+
+    async def _make_certain(self, entry: Entry, why: str) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self._engine.abandon(entry.name, why)
+                return
+            await asyncio.sleep(ENGINE_RETRY_SECONDS)
+
+    async def _attend(self, entry: Entry, interval: float) -> None:
+        while entry.followers and not entry.ended:
+            await self._attend_once(entry)
+            await asyncio.sleep(interval)
+
+    async def _attend_once(self, entry: Entry) -> None:
+        with contextlib.suppress(Unavailable):  # then its supervisor is being replaced, and counts anew
+            await self._engine.attend(entry.name)
+
+    async def _forget(self, name: str, key: Key) -> None:
+        """The tombstone first: a directory without an entry is swept later, an entry without output would lie."""
+        if await self._index.delete(name, now_ns()):
+            self._registry.forget(key)
+            await self._engine.remove(name)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

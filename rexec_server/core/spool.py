@@ -1,0 +1,214 @@
+"""The files of one execution: their names and their formats.
+
+A directory per execution holds its output and its end. It is the truth about both: the server reads it, and only
+whoever holds `lock` writes in it. `docs/protocol.md` describes the layout for readers in other languages.
+
+    lock                    held (flock) while somebody supervises the command; written to after each batch of output,
+                            so that a watcher wakes
+    start                   who runs: one JSON object, there before the command's exec
+    exit.tmp, exit          how it ended: notes while it runs, then one JSON object, renamed when it is true
+    out err in              the FIFOs of the command, while somebody may hold them
+    stdin                   how far standard input has got
+    control                 the socket on which the supervisor takes signals, input and cancellation
+    <offset>.log            a segment of raw output, named by the log offset of its first byte
+    <offset>.index          channel, offset and time of each piece of that segment
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import struct
+from typing import Any, NamedTuple
+
+LOCK = "lock"
+START = "start"
+EXIT = "exit"
+EXIT_DRAFT = "exit.tmp"
+STDIN_STATE = "stdin"
+CONTROL = "control"
+FIFO_OUT = "out"
+FIFO_ERR = "err"
+FIFO_IN = "in"
+SEGMENT_SUFFIX = ".log"
+INDEX_SUFFIX = ".index"
+
+RUNNER_SOCKET = "runner.sock"
+SPOOL = "spool"
+
+# Room for an exit record, taken at the start, so that a full disk cannot keep the end from being written.
+EXIT_RECORD_BYTES = 4096
+
+
+class Channel(enum.IntEnum):
+    """Where a byte of output came from; numbers as in the wire contract."""
+
+    STDOUT = 1
+    STDERR = 2
+
+
+class Reason(enum.IntEnum):
+    """Who or what ended an execution; numbers as in the wire contract."""
+
+    EXITED = 1
+    SIGNALED = 2
+    CANCELLED = 3
+    TIMED_OUT = 4
+    OUTPUT_LIMIT = 5
+    OUT_OF_MEMORY = 6
+    START_FAILED = 7
+    UNATTENDED = 8
+    SERVER_SHUTDOWN = 9
+    LOST = 10
+
+
+class StartError(NamedTuple):
+    """Why a command could not be started: the system's name of the error, and a sentence for a person."""
+
+    errno: str
+    message: str
+
+
+class Usage(NamedTuple):
+    """What the command and its waited-for children used: seconds of CPU, bytes of memory."""
+
+    user_cpu: float
+    system_cpu: float
+    max_rss_bytes: int
+
+
+class StartRecord(NamedTuple):
+    """Who runs. A process id alone may be another process by now: with start time and boot it is an identity."""
+
+    pid: int
+    pid_start: int
+    shim_pid: int
+    shim_start: int
+    boot_id: str
+    start_time: int  # ns since 1970
+    supervision: dict[str, Any]  # what a successor of the shim must know
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(self._asdict()).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> StartRecord:
+        return cls(**json.loads(data))
+
+
+class ExitRecord(NamedTuple):
+    """How an execution ended. Exactly one of exit_code, signal, start_error and lost is set."""
+
+    reason: Reason
+    end_time: int  # ns since 1970
+    stdout_bytes: int  # produced, whether kept or not
+    stderr_bytes: int
+    output_complete: bool
+    leftover_processes: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    start_error: StartError | None = None
+    lost: str | None = None  # why nothing can be known
+    usage: Usage | None = None
+    written_by: str = "shim"
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(self._asdict()).encode() + b"\n"
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ExitRecord:
+        fields = json.loads(data)
+        error, usage = fields["start_error"], fields["usage"]
+        return cls(
+            **fields
+            | {
+                "reason": Reason(fields["reason"]),
+                "start_error": StartError(*error) if error else None,
+                "usage": Usage(*usage) if usage else None,
+            }
+        )
+
+
+class Segment(NamedTuple):
+    """The head of an index file: how much of the log before this segment was standard output."""
+
+    stdout_before: int
+
+    FORMAT = struct.Struct("<Q")
+
+    def to_bytes(self) -> bytes:
+        return self.FORMAT.pack(self.stdout_before)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Segment:
+        return cls(*cls.FORMAT.unpack_from(data))
+
+
+class Piece(NamedTuple):
+    """From `offset` on, up to the next piece or the end of the segment's bytes, the log is of one channel.
+
+    It is written before its bytes are, so a byte without a piece does not exist, while a piece may have none.
+    """
+
+    offset: int
+    time: int  # ns since 1970
+    channel: int
+
+    FORMAT = struct.Struct("<QQQ")
+
+    def to_bytes(self) -> bytes:
+        return self.FORMAT.pack(*self)
+
+
+class StdinState(NamedTuple):
+    """How far standard input has got. `pending` bytes may or may not have been written when a writer died."""
+
+    written: int = 0
+    pending: int = 0
+    open: int = 1
+
+    FORMAT = struct.Struct("<QQQ")
+
+    def to_bytes(self) -> bytes:
+        return self.FORMAT.pack(*self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> StdinState:
+        return cls(*cls.FORMAT.unpack_from(data)) if len(data) >= cls.FORMAT.size else cls()
+
+
+def segment_name(offset: int) -> str:
+    return f"{offset:020d}{SEGMENT_SUFFIX}"
+
+
+def index_name(offset: int) -> str:
+    return f"{offset:020d}{INDEX_SUFFIX}"
+
+
+def segment_offsets(directory: int | str) -> list[int]:
+    """Start offsets of the segments that are kept, oldest first."""
+    return sorted(int(name[:20]) for name in os.listdir(directory) if name.endswith(SEGMENT_SUFFIX))
+
+
+def read_file(name: str, directory: int) -> bytes | None:
+    """The whole of a small file, or None when there is none."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.pread(fd, 64 * 1024, 0)
+    finally:
+        os.close(fd)
+
+
+def read_start(directory: int) -> StartRecord | None:
+    """The start record, or None: then the command has certainly not been executed."""
+    data = read_file(START, directory)
+    return StartRecord.from_bytes(data) if data else None
+
+
+def read_exit(directory: int) -> ExitRecord | None:
+    data = read_file(EXIT, directory)
+    return ExitRecord.from_bytes(data) if data else None

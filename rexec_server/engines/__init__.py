@@ -1,0 +1,1 @@
+"""Where commands are run: one file per engine, each with the interface of `core.engine.Engine`."""

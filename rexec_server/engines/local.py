@@ -1,0 +1,224 @@
+"""This machine: asks the runner to start commands, and their supervisors to signal and end them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from rexec_server.core.engine import StdinProgress
+from rexec_server.core.errors import Unavailable
+from rexec_server.core.launch import Launch
+from rexec_server.core.spool import CONTROL, EXIT, RUNNER_SOCKET, SPOOL, Reason
+from rexec_server.runner.wire import HEADER, MAX_FRAME, Message, encode
+
+# How long a dead runner or shim may take to be replaced before a caller is told.
+PATIENCE_SECONDS = 10.0
+_RETRY_SECONDS = 0.02
+
+
+class LocalEngine:
+    """The engine `local`.
+
+    start_runner: starts a runner when none answers (the one-user mode), or None when something else does that.
+    """
+
+    def __init__(self, state_dir: str, start_runner: Callable[[], None] | None) -> None:
+        self._state_dir = state_dir
+        self._spool = f"{state_dir}/{SPOOL}"
+        self._start_runner = start_runner
+        self._runner: _Channel | None = None
+        self._connecting = asyncio.Lock()
+        self._info: Message = {}
+
+    def directory(self, name: str) -> str:
+        return f"{self._spool}/{name}"
+
+    async def ready(self) -> None:
+        await self._connected()
+
+    async def start(self, name: str, launch: Launch) -> None:
+        await self._ask({"op": "start", "id": name, "launch": launch.to_json()})
+
+    async def abandon(self, name: str, why: str) -> None:
+        await self._ask({"op": "abandon", "id": name, "why": why})
+
+    async def remove(self, name: str) -> None:
+        await self._ask({"op": "remove", "id": name})
+
+    async def signal(self, name: str, number: int, group: bool) -> bool:
+        answer = await self._tell(name, {"op": "signal", "signal": number, "group": group})
+        return answer is not None and "error" not in answer
+
+    async def end(self, name: str, reason: Reason, grace: float | None) -> None:
+        await self._tell(name, {"op": "end", "reason": int(reason), "grace": grace})
+
+    async def attend(self, name: str) -> None:
+        await self._tell(name, {"op": "attend"})
+
+    async def write_stdin(self, name: str, offset: int, data: bytes, eof: bool) -> StdinProgress:
+        encoded = base64.b64encode(data).decode()
+        answer = await self._tell(name, {"op": "stdin", "offset": offset, "data": encoded, "eof": eof})
+        if answer is None:
+            return StdinProgress(0, False, "closed")
+        return StdinProgress(answer["bytes_written"], answer["open"], answer["error"])
+
+    def features(self) -> list[str]:
+        return ["cgroup"] if self._info.get("cgroup") else []
+
+    async def close(self) -> None:
+        if self._runner:
+            await self._runner.close()
+
+    async def _ask(self, request: Message) -> Message:
+        """A request to the runner. Unavailable when it did not answer: it may or may not have been done."""
+        return await (await self._connected()).ask(request)
+
+    async def _connected(self) -> _Channel:
+        async with self._connecting:
+            if self._runner is None or not self._runner.open:
+                self._runner = await self._connect()
+            return self._runner
+
+    async def _connect(self) -> _Channel:
+        """Connects to the runner, starting one where that is ours to do."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        started = False
+        while True:
+            try:
+                async with _directory(self._state_dir) as directory:
+                    channel = await _Channel.connect(f"{directory}/{RUNNER_SOCKET}")
+                self._info = await channel.ask({"op": "info"})
+                return channel
+            except (OSError, Unavailable) as error:
+                if self._start_runner and not started:
+                    self._start_runner()
+                    started = True
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Unavailable(f"rexec-runner does not answer in {self._state_dir}: {error}") from error
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _tell(self, name: str, request: Message) -> Message | None:
+        """A request to an execution's supervisor; None when it has ended.
+
+        A supervisor may be replaced just now: then its successor is asked.
+        """
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while not os.path.exists(f"{self.directory(name)}/{EXIT}"):
+            try:
+                async with _directory(self.directory(name)) as directory:
+                    channel = await _Channel.connect(f"{directory}/{CONTROL}")
+                    try:
+                        return await channel.ask(request)
+                    finally:
+                        await channel.close()
+            except (OSError, Unavailable) as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Unavailable(f"the supervisor of execution {name} does not answer: {error}") from error
+            await asyncio.sleep(_RETRY_SECONDS)
+        return None
+
+
+class _Channel:
+    """A connection to a runner or a supervisor: requests are numbered, answers come in any order."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self.open = True
+        self._task = asyncio.create_task(self._read())
+
+    @classmethod
+    async def connect(cls, path: str) -> _Channel:
+        return cls(*await asyncio.open_unix_connection(path))
+
+    async def ask(self, request: Message) -> Message:
+        """Unavailable when the connection ends before the answer."""
+        if not self.open:
+            raise Unavailable("the connection is closed")
+        number = next(self._numbers)
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self._writer.write(encode(request | {"number": number}))
+        try:
+            return await future
+        finally:
+            self._waiting.pop(number, None)
+
+    async def close(self) -> None:
+        self._writer.close()
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        with suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                (length,) = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+                if length > MAX_FRAME:
+                    raise OSError(f"a frame of {length} bytes")
+                answer: dict[str, Any] = json.loads(await self._reader.readexactly(length))
+                future = self._waiting.get(answer["number"])
+                if future and not future.done():
+                    future.set_result(answer)
+        except (OSError, asyncio.IncompleteReadError, ValueError) as error:
+            self._fail(str(error))
+        finally:
+            self.open = False
+            self._fail("closed")
+            self._writer.close()
+
+    def _fail(self, why: str) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable(f"the connection ended: {why}"))
+
+
+@asynccontextmanager
+async def _directory(path: str) -> AsyncIterator[str]:
+    """A short name for a directory: a socket's path is limited to 107 bytes (unix(7))."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
+class RunnerLauncher:
+    """Starts a runner that outlives the server: the one-user mode, in which nothing else does it."""
+
+    def __init__(self, state_dir: str, idle_exit: float) -> None:
+        self._state_dir = state_dir
+        self._idle_exit = idle_exit
+        self._pid = 0
+
+    def __call__(self) -> None:
+        """Starts one, unless the one that we started lives. posix_spawn does not fork, and is safe beside gRPC."""
+        if self._pid and os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+            return
+        log = os.open(f"{self._state_dir}/runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        arguments = [sys.executable, "-P", "-m", "rexec_server.runner", "--state-dir", self._state_dir]
+        try:
+            self._pid = os.posix_spawn(
+                sys.executable,
+                [*arguments, "--idle-exit", str(self._idle_exit)],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log, 1),
+                    (os.POSIX_SPAWN_DUP2, log, 2),
+                ],
+                setsid=True,
+            )
+        finally:
+            os.close(log)

@@ -1,0 +1,86 @@
+"""Gives every call its caller, before anything else looks at it; and turns errors into statuses after."""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc.aio import ServerInterceptor
+
+from rexec_server.core.errors import Unavailable
+from rexec_server.policy.caller import Authenticator, Caller
+from rexec_server.rpc.errors import abort
+
+_caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
+
+# Says that a process serves, and nothing about anybody: load balancers ask without credentials.
+OPEN_SERVICES = ("/grpc.health.v1.Health/",)
+
+
+def current_caller() -> Caller:
+    """Who makes the call that is being served."""
+    return _caller.get()
+
+
+class CallInterceptor(ServerInterceptor):  # type: ignore[misc]
+    """Authenticates each call of every service, refuses them while draining, and ends failed ones with their status."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        self.draining = False
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(details)
+        if handler is None or details.method.startswith(OPEN_SERVICES):
+            return handler
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._streaming(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+            )
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._streaming(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _enter(self, context: grpc.aio.ServicerContext) -> None:
+        if self.draining:
+            raise Unavailable("the server is stopping")
+        metadata = context.invocation_metadata() or ()
+        given = [value if isinstance(value, str) else value.decode() for key, value in metadata if key == "authorization"]
+        _caller.set(self._authenticator.authenticate(given))
+
+    def _unary(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            try:
+                self._enter(context)
+                answer = method(request, context)
+                return await answer if inspect.isawaitable(answer) else answer  # channelz is not async
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await abort(context, error)
+
+        return call
+
+    def _streaming(self, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+        async def call(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+            try:
+                self._enter(context)
+                async for message in method(request, context):
+                    yield message
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await abort(context, error)
+
+        return call

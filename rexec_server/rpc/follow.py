@@ -1,0 +1,114 @@
+"""One Follow: a snapshot, then the log as it grows, then the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
+
+from rexec.v1 import execution_service_pb2 as api
+from rexec_server.core.entry import Entry
+from rexec_server.core.errors import Unavailable
+from rexec_server.core.execution import State
+from rexec_server.core.index import now_ns
+from rexec_server.core.log import Chunk, Missing
+from rexec_server.core.spool import Channel
+from rexec_server.core.text import TextView
+from rexec_server.rpc import convert
+
+# The fastest size that was measured; smaller pieces that wait are sent together up to it.
+MESSAGE_BYTES = 256 * 1024
+
+
+class Drain:
+    """Tells followers that the server stops; they end unfinished, and resume at the next one."""
+
+    def __init__(self, wake_all: Callable[[], None]) -> None:
+        self.begun = False
+        self._wake_all = wake_all
+
+    def begin(self) -> None:
+        self.begun = True
+        self._wake_all()
+
+
+@dataclass
+class Follower:
+    """Reads one execution's log at its own pace, from the log itself: there is no queue that could fill up."""
+
+    entry: Entry
+    offset: int
+    channels: Collection[Channel]
+    heartbeat: float
+    text: bool
+    drain: Drain
+
+    async def messages(self) -> AsyncIterator[api.FollowResponse]:
+        view = TextView(self.entry.log, self.offset) if self.text else None
+        snapshot = self.entry.snapshot()
+        yield api.FollowResponse(next_offset=self.offset, snapshot=convert.execution(snapshot))
+        told = snapshot.state
+        last_sent = asyncio.get_running_loop().time()
+        while True:
+            if self.drain.begun:
+                raise Unavailable("the server is stopping; resume at next_offset")
+            ended = self.entry.ended  # before reading: what is read after an end is all there is
+            sent = False
+            for message in self._read(view):
+                yield message
+                sent = True
+            if ended and self.offset >= (self.entry.end_offset or 0):
+                break
+            if not ended and self.entry.execution.state != told and not self.entry.ended:
+                told = State.RUNNING
+                yield api.FollowResponse(
+                    next_offset=self.offset, snapshot=convert.execution(self.entry.snapshot())
+                )
+                sent = True
+            now = asyncio.get_running_loop().time()
+            if sent:
+                last_sent = now
+            elif now - last_sent >= self.heartbeat:
+                yield self._heartbeat()
+                last_sent = asyncio.get_running_loop().time()
+            elif self.entry.ended == ended:
+                await self.entry.changed(self.heartbeat - (now - last_sent))
+        if view:
+            rest = view.finish(self.offset, self.entry.execution.exit.end_time if self.entry.execution.exit else 0)
+            if rest:
+                yield self._output([convert.chunk(chunk) for chunk in rest])
+        yield api.FollowResponse(next_offset=self.offset, end=convert.execution(self.entry.snapshot()))
+
+    def _read(self, view: TextView | None) -> list[api.FollowResponse]:
+        """What has come since the last look, at most one message of output, and gaps in their place."""
+        reading = self.entry.log.read(self.offset, MESSAGE_BYTES, self.channels, self.entry.end_offset)
+        messages: list[api.FollowResponse] = []
+        chunks: list[Chunk] = []
+
+        def flush() -> None:
+            if chunks:
+                last = chunks[-1]
+                self.offset = last.offset + len(last.data)
+                messages.append(self._output([convert.chunk(view.chunk(c) if view else c) for c in chunks]))
+                chunks.clear()
+
+        for item in reading.items:
+            if isinstance(item, Missing):
+                flush()
+                self.offset = item.end
+                messages.append(api.FollowResponse(next_offset=item.end, gap=convert.gap(item)))
+            else:
+                chunks.append(item)
+        flush()
+        self.offset = reading.next_offset
+        if messages:
+            messages[-1].next_offset = reading.next_offset
+        return messages
+
+    def _output(self, chunks: list[object]) -> api.FollowResponse:
+        return api.FollowResponse(next_offset=self.offset, output=api.Output(chunks=chunks))  # type: ignore[arg-type]
+
+    def _heartbeat(self) -> api.FollowResponse:
+        return api.FollowResponse(
+            next_offset=self.offset, heartbeat=api.Heartbeat(time=convert.timestamp(now_ns()))
+        )

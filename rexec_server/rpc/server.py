@@ -1,0 +1,68 @@
+"""The gRPC server: its options, and the services beside ours."""
+
+from __future__ import annotations
+
+import grpc
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from rexec.v1 import execution_service_pb2 as api
+from rexec.v1 import execution_service_pb2_grpc as api_grpc
+from rexec_server.policy.caller import Authenticator
+from rexec_server.rpc.auth import CallInterceptor
+from rexec_server.rpc.follow import Drain
+from rexec_server.rpc.servicer import ExecutionServicer
+
+SERVICE = api.DESCRIPTOR.services_by_name["ExecutionService"].full_name
+
+OPTIONS = [
+    # On by default: a second server would bind the same port without an error, and get half of the calls.
+    ("grpc.so_reuseport", 0),
+    # What other languages' clients have by default, both ways.
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_send_message_length", 4 * 1024 * 1024),
+    ("grpc.max_metadata_size", 16 * 1024),
+    # Proxies forget idle connections after 60 s; a dead peer is noticed after 50 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # By default a client that pings an idle stream more often than every 5 minutes is disconnected.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+]
+
+
+class RpcServer:
+    """Serves until `drain`. Followers are ended first, so that stopping does not wait for the slowest of them."""
+
+    def __init__(self, servicer: ExecutionServicer, drain: Drain, authenticator: Authenticator, channelz_on: bool) -> None:
+        self._drain = drain
+        self._interceptor = CallInterceptor(authenticator)
+        self._server = grpc.aio.server(interceptors=[self._interceptor], options=OPTIONS)
+        self._health = health.aio.HealthServicer()
+        api_grpc.add_ExecutionServiceServicer_to_server(servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        if channelz_on:
+            channelz.add_channelz_servicer(self._server)
+            names.append("grpc.channelz.v1.Channelz")
+        reflection.enable_server_reflection(names, self._server)
+
+    def listen(self, address: str) -> int:
+        """Binds an address, `host:port` or `unix:PATH`, and returns the port. OSError when it is taken."""
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: is it in use?") from error
+
+    async def start(self) -> None:
+        await self._server.start()
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self, grace: float) -> None:
+        """Refuses new calls, ends followers, and gives the others this many seconds."""
+        await self._health.enter_graceful_shutdown()
+        self._interceptor.draining = True
+        self._drain.begin()
+        await self._server.stop(grace)

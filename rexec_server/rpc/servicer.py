@@ -1,0 +1,223 @@
+"""The service: each method translates, calls core, translates."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
+
+import grpc
+
+from rexec.v1 import execution_pb2 as pb
+from rexec.v1 import execution_service_pb2 as api
+from rexec.v1 import execution_service_pb2_grpc as api_grpc
+from rexec_server.core.command import Defaults, check_duration
+from rexec_server.core.entry import Entry
+from rexec_server.core.errors import InvalidRequest, OutOfRange
+from rexec_server.core.execution import CHANNELS, Key
+from rexec_server.core.executions import Bounds, Executions
+from rexec_server.core.index import Query, now_ns
+from rexec_server.core.log import Reading
+from rexec_server.core.spool import Channel
+from rexec_server.core.text import TextView
+from rexec_server.policy.caller import Caller, listed_owner, owner
+from rexec_server.rpc import convert
+from rexec_server.rpc.auth import current_caller
+from rexec_server.rpc.follow import Drain, Follower
+
+MAX_POLL_BYTES = 1024 * 1024
+MAX_POLL_WAIT = 60.0
+HEARTBEAT_SECONDS = 15.0
+DEFAULT_PAGE, MAX_PAGE = 50, 1000
+# A call without a deadline may wait this long for a command to read its input.
+STDIN_SECONDS = 60.0
+# The answer with the details must be there before the client's own clock ends the call.
+_ANSWER_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What GetServerInfo tells, besides the caller."""
+
+    version: str
+    instance_id: str
+    tail_lines: int
+    defaults: Defaults
+    bounds: Bounds
+    features: list[str]
+
+
+class ExecutionServicer(api_grpc.ExecutionServiceServicer):
+    """`rexec.v1.ExecutionService`; the errors of each call are in the .proto beside it."""
+
+    def __init__(self, executions: Executions, facts: ServerFacts, drain: Drain) -> None:
+        self._executions = executions
+        self._facts = facts
+        self._drain = drain
+
+    async def Exec(self, request: api.ExecRequest, context: grpc.aio.ServicerContext) -> api.ExecResponse:  # noqa: N802
+        wait = convert.seconds(request, "wait")
+        check_duration("wait", wait)
+        key = Key(current_caller().name, request.exec_id)
+        entry, existed = await self._executions.exec(key, convert.command(request))
+        response = api.ExecResponse(already_existed=existed)
+        if wait is not None:
+            async with self._executions.attended(entry):
+                await self._until(entry, wait, lambda: entry.ended)
+            ended = entry.ended
+            reading = entry.log.read(0, MAX_POLL_BYTES, CHANNELS, entry.end_offset)
+            response.chunks.extend(_chunks(entry, reading, 0, request.text, ended))
+            response.next_offset = reading.next_offset
+            response.eof = ended and reading.next_offset >= (entry.end_offset or 0)
+        response.execution.CopyFrom(convert.execution(entry.snapshot()))
+        return response
+
+    async def Poll(self, request: api.PollRequest, context: grpc.aio.ServicerContext) -> api.PollResponse:  # noqa: N802
+        wait = convert.seconds(request, "wait") or 0.0
+        if wait > MAX_POLL_WAIT:
+            raise InvalidRequest("wait", f"{wait:g} s; at most {MAX_POLL_WAIT:g} s")
+        if request.max_bytes > MAX_POLL_BYTES:
+            raise InvalidRequest("max_bytes", f"{request.max_bytes}; at most {MAX_POLL_BYTES}")
+        entry = await self._find(request.caller, request.exec_id)
+        channels, size = convert.channels(request.channels), request.max_bytes or MAX_POLL_BYTES
+        start = self._start(entry, request, channels, size)
+        if start is None:
+            start = entry.log.tail_lines(self._facts.tail_lines, size, channels)
+        if wait:
+            async with self._executions.attended(entry):
+                await self._until(entry, wait, lambda: entry.ended or self._has_output(entry, start, channels))
+        ended = entry.ended  # before reading: what is read after an end is all there is
+        reading = entry.log.read(start, size, channels, entry.end_offset)
+        return api.PollResponse(
+            execution=convert.execution(entry.snapshot()),
+            chunks=_chunks(entry, reading, start, request.text, ended),
+            next_offset=reading.next_offset,
+            skipped_bytes=reading.skipped,
+            eof=ended and reading.next_offset >= (entry.end_offset or 0),
+        )
+
+    async def Follow(  # noqa: N802
+        self, request: api.FollowRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[api.FollowResponse]:
+        heartbeat = convert.seconds(request, "heartbeat_interval")
+        if heartbeat is not None and not 1 <= heartbeat <= 60:
+            raise InvalidRequest("heartbeat_interval", f"{heartbeat:g} s; it is 1 s to 60 s")
+        entry = await self._find(request.caller, request.exec_id)
+        channels = convert.channels(request.channels)
+        start = self._start(entry, request, channels, None) or 0
+        follower = Follower(entry, start, channels, heartbeat or HEARTBEAT_SECONDS, request.text, self._drain)
+        async with self._executions.attended(entry), contextlib.aclosing(follower.messages()) as messages:
+            async for message in messages:
+                yield message
+
+    async def List(self, request: api.ListRequest, context: grpc.aio.ServicerContext) -> api.ListResponse:  # noqa: N802
+        if not 0 <= request.page_size <= MAX_PAGE:
+            raise InvalidRequest("page_size", f"{request.page_size}; it is 0 (for {DEFAULT_PAGE}) to {MAX_PAGE}")
+        query = Query(
+            caller=listed_owner(current_caller(), request.caller),
+            page_size=request.page_size or DEFAULT_PAGE,
+            before=convert.parse_page_token(request.page_token),
+            states=convert.states(request.states),
+            labels=tuple(request.labels.items()),
+            exclusive_group=request.exclusive_group or None,
+        )
+        found, before = await self._executions.list(query)
+        return api.ListResponse(
+            executions=[convert.execution(value) for value in found], next_page_token=convert.page_token(before)
+        )
+
+    async def Signal(self, request: api.SignalRequest, context: grpc.aio.ServicerContext) -> api.SignalResponse:  # noqa: N802
+        if request.scope not in api.SignalScope.values():
+            raise InvalidRequest("scope", f"{request.scope} is no scope; SIGNAL_SCOPE_GROUP and _LEADER are")
+        entry = await self._find(request.caller, request.exec_id)
+        await self._executions.signal(entry, request.signal, request.scope != api.SIGNAL_SCOPE_LEADER)
+        return api.SignalResponse(execution=convert.execution(entry.snapshot()))
+
+    async def Cancel(self, request: api.CancelRequest, context: grpc.aio.ServicerContext) -> api.CancelResponse:  # noqa: N802
+        entry = await self._find(request.caller, request.exec_id)
+        await self._executions.cancel(entry, convert.seconds(request, "kill_grace"))
+        return api.CancelResponse(execution=convert.execution(entry.snapshot()))
+
+    async def WriteStdin(  # noqa: N802
+        self, request: api.WriteStdinRequest, context: grpc.aio.ServicerContext
+    ) -> api.WriteStdinResponse:
+        entry = await self._find("", request.exec_id)
+        remaining = context.time_remaining()
+        timeout = STDIN_SECONDS if remaining is None else max(0.0, remaining - min(_ANSWER_SECONDS, remaining / 4))
+        await self._executions.write_stdin(entry, request.offset, request.data, request.eof, timeout)
+        return api.WriteStdinResponse(stdin=convert.stdin_status(entry.snapshot().stdin))
+
+    async def Delete(self, request: api.DeleteRequest, context: grpc.aio.ServicerContext) -> api.DeleteResponse:  # noqa: N802
+        await self._executions.delete(await self._find("", request.exec_id))
+        return api.DeleteResponse()
+
+    async def GetServerInfo(  # noqa: N802
+        self, request: api.GetServerInfoRequest, context: grpc.aio.ServicerContext
+    ) -> api.GetServerInfoResponse:
+        facts = self._facts
+        response = api.GetServerInfoResponse(
+            version=facts.version,
+            instance_id=facts.instance_id,
+            caller=current_caller().name,
+            max_running=facts.bounds.max_running,
+            tail_lines=facts.tail_lines,
+            default_output_bytes=facts.defaults.output_bytes,
+            default_retention=convert.duration(facts.defaults.retention),
+            features=facts.features,
+        )
+        if facts.defaults.max_timeout is not None:
+            response.max_timeout.CopyFrom(convert.duration(facts.defaults.max_timeout))
+        return response
+
+    async def _find(self, requested: str, exec_id: str) -> Entry:
+        """The execution that a call means, if its caller may know of it."""
+        caller: Caller = current_caller()
+        if not exec_id:
+            raise InvalidRequest("exec_id", "is empty; give the id of an execution")
+        return await self._executions.find(Key(owner(caller, requested, exec_id), exec_id))
+
+    def _start(
+        self,
+        entry: Entry,
+        request: api.PollRequest | api.FollowRequest,
+        channels: Collection[Channel],
+        max_bytes: int | None,
+    ) -> int | None:
+        """The offset at which to begin; None when the request does not say."""
+        limit = 2**63 - 1 if max_bytes is None else max_bytes
+        match request.WhichOneof("start"):
+            case "offset":
+                end = entry.extent().end
+                if request.offset > end:
+                    raise OutOfRange("offset", request.offset, end)
+                return request.offset
+            case "tail_lines":
+                return entry.log.tail_lines(request.tail_lines, limit, channels)
+            case "tail_bytes":
+                return entry.log.tail_bytes(min(request.tail_bytes, limit), channels)
+        return None
+
+    @staticmethod
+    def _has_output(entry: Entry, start: int, channels: Collection[Channel]) -> bool:
+        return bool(entry.log.read(start, 1, channels, entry.end_offset).items)
+
+    async def _until(self, entry: Entry, seconds: float, condition: Callable[[], bool]) -> None:
+        """Waits until a condition holds, or this long, or until the server stops."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not condition() and not self._drain.begun:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return
+            await entry.changed(left)
+
+
+def _chunks(entry: Entry, reading: Reading, start: int, text: bool, ended: bool) -> list[pb.OutputChunk]:
+    """A reading on the wire, as text if that was asked for."""
+    if not text:
+        return [convert.chunk(chunk) for chunk in reading.chunks]
+    view = TextView(entry.log, start)
+    found = [view.chunk(chunk) for chunk in reading.chunks]
+    if ended and reading.next_offset >= (entry.end_offset or 0):
+        found += view.finish(reading.next_offset, now_ns())
+    return [convert.chunk(chunk) for chunk in found]

@@ -1,0 +1,1 @@
+"""The processes that fork: the runner, and one shim per execution."""

@@ -1,0 +1,84 @@
+"""The socket on which a supervisor takes requests for its one command, from whichever server runs now."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+
+from rexec_server.core.spool import CONTROL, Reason, StdinState
+from rexec_server.runner.loop import READ, Loop
+from rexec_server.runner.stdin import StdinWrite
+from rexec_server.runner.supervision import Supervision
+from rexec_server.runner.wire import Connection, Message, listen, peer_uid
+
+
+class Control:
+    """Answers `signal`, `end`, `attend` and `stdin`, each with one message."""
+
+    def __init__(self, loop: Loop, directory: int, supervision: Supervision, trusted_uids: frozenset[int]) -> None:
+        self._loop = loop
+        self._supervision = supervision
+        self._trusted_uids = trusted_uids
+        self._connections: set[Connection] = set()
+        self._writes: dict[Connection, StdinWrite] = {}
+        self._listener = listen(directory, CONTROL)
+        loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
+
+    def close(self) -> None:
+        self._loop.unwatch(self._listener.fileno())
+        self._listener.close()
+        for connection in list(self._connections):
+            connection.close()
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        if peer_uid(sock) not in self._trusted_uids:
+            sock.close()
+            return
+        self._connections.add(Connection(self._loop, sock, self._answer, self._forget))
+
+    def _forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        write = self._writes.pop(connection, None)
+        if write:
+            write.abandoned = True
+
+    def _answer(self, connection: Connection, request: Message) -> None:
+        def reply(answer: Message) -> None:
+            connection.send({"number": request.get("number"), **answer})
+
+        match request["op"]:
+            case "signal":
+                delivered = self._supervision.signal(request["signal"], request["group"])
+                reply({} if delivered else {"error": "ended"})
+            case "end":
+                self._supervision.end(Reason(request["reason"]), request.get("grace"))
+                reply({})
+            case "attend":
+                self._supervision.attend()
+                reply({})
+            case "stdin":
+                self._write_stdin(connection, request, reply)
+            case unknown:
+                reply({"error": f"unknown request {unknown!r}"})
+
+    def _write_stdin(self, connection: Connection, request: Message, reply: Callable[[Message], None]) -> None:
+        feed = self._supervision.stdin
+        if feed is None or not feed.state.open:
+            return reply({"error": "closed", **_progress(feed.state if feed else StdinState(open=0))})
+
+        def done(error: str | None) -> None:
+            self._writes.pop(connection, None)
+            reply({"error": error, **_progress(feed.state)})
+
+        write = StdinWrite(request["offset"], base64.b64decode(request["data"]), request["eof"], done)
+        self._writes[connection] = write
+        feed.write(write)
+        return None
+
+
+def _progress(state: StdinState) -> Message:
+    return {"bytes_written": state.written, "open": bool(state.open)}

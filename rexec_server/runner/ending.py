@@ -1,0 +1,66 @@
+"""The notes and the final record of how an execution ended, in a file that had its room from the start."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, NamedTuple
+
+from rexec_server.core.spool import EXIT, EXIT_DRAFT, EXIT_RECORD_BYTES, ExitRecord, Reason, StartError
+
+
+class Ending(NamedTuple):
+    """That rexec has begun to end the command: why, and when what is left will be killed (CLOCK_MONOTONIC seconds)."""
+
+    reason: Reason
+    kill_at: float
+
+
+class ExitDraft:
+    """`exit.tmp`, which becomes `exit`. A successor of its writer reads the notes there."""
+
+    def __init__(self, directory: int) -> None:
+        self._directory = directory
+        self.fd = os.open(EXIT_DRAFT, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+
+    def preallocate(self) -> None:
+        os.posix_fallocate(self.fd, 0, EXIT_RECORD_BYTES)
+
+    def note_ending(self, ending: Ending) -> None:
+        self._write(json.dumps({"ending": ending}).encode() + b"\n")
+
+    def ending(self) -> Ending | None:
+        fields = self._note().get("ending")
+        return Ending(Reason(fields[0]), fields[1]) if fields else None
+
+    def start_error(self) -> StartError | None:
+        fields = self._note().get("start_error")
+        return StartError(*fields) if fields else None
+
+    def finish(self, record: ExitRecord) -> None:
+        """Makes the record true: synced first, so that after a power cut it is whole or not there."""
+        data = record.to_bytes()
+        self._write(data)
+        os.ftruncate(self.fd, len(data))
+        os.fdatasync(self.fd)
+        os.rename(EXIT_DRAFT, EXIT, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        os.close(self.fd)
+
+    def complete_interrupted(self) -> bool:
+        """Whether a dead writer had the final record written; then only its name was missing."""
+        if "end_time" not in self._note():
+            return False
+        os.rename(EXIT_DRAFT, EXIT, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        os.close(self.fd)
+        return True
+
+    def _write(self, data: bytes) -> None:
+        os.pwrite(self.fd, data + b"\0" * (EXIT_RECORD_BYTES - len(data)), 0)
+
+    def _note(self) -> dict[str, Any]:
+        line = os.pread(self.fd, EXIT_RECORD_BYTES, 0).split(b"\n")[0].strip(b"\0")
+        try:
+            note = json.loads(line) if line else {}
+        except ValueError:
+            return {}  # torn by a power cut; nothing of that boot still runs
+        return note if isinstance(note, dict) else {}

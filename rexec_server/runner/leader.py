@@ -1,0 +1,43 @@
+"""The command's own process, seen by whoever supervises it: usually its parent, after a restart perhaps not."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from rexec_server.core.spool import Usage
+from rexec_server.runner import linux
+from rexec_server.runner.linux import Status
+
+
+class Leader:
+    """A process that is watched by its pidfd and left unreaped until its end is on disk."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.usage: Usage | None = None
+
+    @classmethod
+    def of_child(cls, pid: int) -> Leader:
+        return cls(pid, os.pidfd_open(pid))
+
+    def status(self) -> Status | None:
+        """How it ended. None: it runs, or, when `pidfd` is readable, nobody can know any more."""
+        try:
+            status = linux.peek_status(self.pid)
+        except ChildProcessError:
+            return linux.foreign_status(self.pid, self.pidfd)
+        if status:
+            self.usage = linux.peek_usage(self.pid)
+        return status
+
+    def signal(self, number: int) -> None:
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass  # ended
+
+    def reap(self) -> None:
+        linux.reap(self.pid)
+        os.close(self.pidfd)

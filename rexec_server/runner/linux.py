@@ -1,0 +1,146 @@
+"""The few system calls that Python's standard library does not have, and reading /proc."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import struct
+import termios
+import time
+from typing import NamedTuple
+
+from rexec_server.core.spool import Usage
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NAME = 15
+_WNOWAIT = 0x01000000
+_SYS_WAITID = {"x86_64": 247, "aarch64": 95, "riscv64": 95}.get(platform.machine())
+
+# linux/pidfd.h: PIDFD_GET_INFO tells any holder of a pidfd the status of a process that was reaped (Linux 6.15).
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_INFO = struct.Struct("<QQ11Ii")
+
+
+class Status(NamedTuple):
+    """A wait status that was really seen: one of the two is set."""
+
+    exit_code: int | None
+    signal: int | None
+
+    @classmethod
+    def from_wait(cls, status: int) -> Status:
+        code = os.waitstatus_to_exitcode(status)
+        return cls(code, None) if code >= 0 else cls(None, -code)
+
+
+def become_subreaper() -> None:
+    """Makes orphaned descendants the children of this process instead of init's (prctl(2))."""
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+def set_process_name(name: str) -> None:
+    """What ps and top show; the kernel keeps 15 bytes."""
+    _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def peek_status(pid: int) -> Status | None:
+    """The wait status of a child that ended, leaving it unreaped; None while it runs. ChildProcessError: not our child."""
+    result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    if result is None or result.si_pid == 0:
+        return None
+    if result.si_code == os.CLD_EXITED:
+        return Status(result.si_status, None)
+    return Status(None, result.si_status)
+
+
+def peek_usage(pid: int) -> Usage | None:
+    """What an ended, unreaped child and its waited-for children used; None where the system call is unknown."""
+    if _SYS_WAITID is None:
+        return None
+    siginfo, rusage = (ctypes.c_byte * 128)(), (ctypes.c_long * 18)()
+    options = os.WEXITED | os.WNOHANG | _WNOWAIT
+    if _libc.syscall(_SYS_WAITID, int(os.P_PID), pid, siginfo, options, rusage) != 0:
+        return None
+    return Usage(rusage[0] + rusage[1] / 1e6, rusage[2] + rusage[3] / 1e6, rusage[4] * 1024)
+
+
+def reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass  # somebody above us is its parent, and reaps it
+
+
+def foreign_status(pid: int, pidfd: int) -> Status | None:
+    """The wait status of an ended process that is not our child, where the kernel tells it; else None."""
+    info = bytearray(_PIDFD_INFO.size)
+    _PIDFD_INFO.pack_into(info, 0, _PIDFD_INFO_EXIT, *[0] * 13)
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+        fields = _PIDFD_INFO.unpack(info)
+        if fields[0] & _PIDFD_INFO_EXIT:
+            return Status.from_wait(fields[-1])
+    except OSError:
+        pass  # an older kernel, or not reaped yet
+    return _zombie_status(pid)
+
+
+def _zombie_status(pid: int) -> Status | None:
+    """While it is a zombie, its exit code is the last field of /proc/PID/stat (proc(5), field 52)."""
+    fields = stat_fields(pid)
+    if not fields or fields[0] != "Z" or len(fields) < 50:
+        return None
+    return Status.from_wait(int(fields[49]))
+
+
+def stat_fields(pid: int) -> list[str] | None:
+    """/proc/PID/stat from field 3 (state) on, or None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            data = file.read().decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return data[data.rindex(")") + 2 :].split()
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot: with the boot id, what tells it from a later namesake."""
+    fields = stat_fields(pid)
+    return int(fields[19]) if fields else None
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def pending_bytes(fifo: int) -> int:
+    """Bytes that were written to a FIFO and not read yet."""
+    count = bytearray(4)
+    fcntl.ioctl(fifo, termios.FIONREAD, count)
+    return struct.unpack("i", count)[0]
+
+
+def open_pidfd(pid: int, start: int) -> int | None:
+    """A pidfd of exactly that process, or None when it is gone."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.EINVAL):
+            return None
+        raise
+    if start_ticks(pid) == start:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def now_ns() -> int:
+    return time.time_ns()

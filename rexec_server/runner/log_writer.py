@@ -1,0 +1,163 @@
+"""Moves a command's output from its FIFOs into the segments of the log.
+
+The bytes go by splice(2) and never pass through this process, so a kill at any instruction loses none: they are in
+the FIFO or in the segment. What they are (channel, offset, time) is written to the index before they are moved.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from rexec_server.core.launch import Overflow
+from rexec_server.core.spool import Channel, Piece, Segment, index_name, segment_name, segment_offsets
+from rexec_server.runner.linux import now_ns, pending_bytes
+
+# One splice moves at most what the pipe holds; the figure only bounds how long one call may take.
+MOVE_BYTES = 1024 * 1024
+MAX_SEGMENT_BYTES = 64 * 1024 * 1024
+# The log is kept in this many segments, so that dropping the oldest drops an eighth of it.
+SEGMENTS = 8
+# Bytes of one channel that arrive within this time are one piece: it bounds the index of a command that flushes
+# each line to a hundred entries a second.
+PIECE_NS = 10_000_000
+
+
+class OutputLimitReached(Exception):
+    """The log holds all that it may hold, and overflow is TERMINATE."""
+
+
+class LogWriter:
+    """Writes one execution's log. A successor continues where a dead writer stopped.
+
+    OSError with ENOSPC from `take` means that nothing was moved: the bytes are still in the FIFO.
+    """
+
+    def __init__(self, directory: int, max_bytes: int, overflow: Overflow) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._overflow = overflow
+        self._segment_bytes = min(MAX_SEGMENT_BYTES, max(1, max_bytes // SEGMENTS))
+        self._segment = self._index = -1
+        self._segment_start = 0
+        self._index_end = 0
+        self._piece: Piece | None = None
+        self._offsets = segment_offsets(directory)
+        self.end = 0
+        self.produced = {Channel.STDOUT: 0, Channel.STDERR: 0}
+        if self._offsets:
+            self._resume(self._offsets[-1])
+
+    def take(self, fifo: int, channel: Channel) -> int:
+        """Moves what is in the FIFO, at most a bounded amount; 0 when there is nothing (now, or ever again)."""
+        if not pending_bytes(fifo):
+            return 0
+        if self._at_limit():
+            raise OutputLimitReached
+        if self._segment < 0 or self.end - self._segment_start >= self._segment_bytes:
+            self._roll()
+        room = self._segment_start + self._segment_bytes - self.end
+        if self._overflow == Overflow.TERMINATE:
+            room = min(room, self._max_bytes - self.end)
+        self._mark(channel)
+        try:
+            moved = os.splice(
+                fifo,
+                self._segment,
+                min(room, MOVE_BYTES),
+                offset_dst=self.end - self._segment_start,
+                flags=os.SPLICE_F_NONBLOCK,
+            )
+        except BlockingIOError:
+            return 0
+        self.end += moved
+        self.produced[channel] += moved
+        return moved
+
+    def close(self) -> None:
+        for fd in (self._segment, self._index):
+            if fd >= 0:
+                os.close(fd)
+        self._segment = self._index = -1
+
+    def _at_limit(self) -> bool:
+        return self._overflow == Overflow.TERMINATE and self.end >= self._max_bytes
+
+    def _mark(self, channel: Channel) -> None:
+        """Says in the index what the next bytes are, unless the last entry says it already."""
+        now, last = now_ns(), self._piece
+        empty = last is not None and last.offset == self.end
+        if last and not empty and last.channel == channel and 0 <= now - last.time < PIECE_NS:
+            return
+        if empty:
+            self._index_end -= Piece.FORMAT.size  # no byte came of it: the new entry takes its place
+        piece = Piece(self.end, now, channel)
+        _write_all(self._index, piece.to_bytes(), self._index_end)
+        self._index_end += Piece.FORMAT.size
+        self._piece = piece
+
+    def _roll(self) -> None:
+        """Begins a new segment, and makes room for it under the cap."""
+        if self._overflow == Overflow.DROP_OLDEST:
+            while self._offsets and self.end + self._segment_bytes - self._offsets[0] > self._max_bytes:
+                self._drop_oldest()
+        index = os.open(index_name(self.end), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=self._directory)
+        try:
+            head = Segment(self.produced[Channel.STDOUT]).to_bytes()
+            _write_all(index, head, 0)
+            segment = _open_segment(self._directory, self.end)
+        except OSError:
+            os.close(index)
+            raise
+        self.close()
+        self._segment, self._index = segment, index
+        self._segment_start = self.end
+        self._index_end = len(head)
+        self._piece = None
+        self._offsets.append(self.end)
+
+    def _drop_oldest(self) -> None:
+        oldest = self._offsets[0]
+        if oldest == self._segment_start:
+            self.close()
+        # The bytes first: an index without its segment is only untidy.
+        for name in (segment_name(oldest), index_name(oldest)):
+            try:
+                os.unlink(name, dir_fd=self._directory)
+            except FileNotFoundError:
+                pass  # a predecessor died between the two
+        del self._offsets[0]
+
+    def _resume(self, start: int) -> None:
+        """Continues a dead writer's segment: its size says how much was moved, its index what it was."""
+        self._segment = _open_segment(self._directory, start)
+        self._index = os.open(index_name(start), os.O_RDWR | os.O_CLOEXEC, dir_fd=self._directory)
+        self._segment_start = start
+        self.end = start + os.fstat(self._segment).st_size
+        data = os.pread(self._index, os.fstat(self._index).st_size, 0)
+        head = Segment.FORMAT.size
+        pieces = [Piece(*fields) for fields in Piece.FORMAT.iter_unpack(data[head : head + _whole(len(data) - head)])]
+        self._index_end = head + len(pieces) * Piece.FORMAT.size
+        self._piece = pieces[-1] if pieces else None
+        ends = [piece.offset for piece in pieces[1:]] + [self.end]
+        stdout = sum(
+            end - piece.offset for piece, end in zip(pieces, ends, strict=True) if piece.channel == Channel.STDOUT
+        )
+        before = Segment.from_bytes(data).stdout_before
+        self.produced[Channel.STDOUT] = before + stdout
+        self.produced[Channel.STDERR] = self.end - before - stdout
+
+
+def _open_segment(directory: int, start: int) -> int:
+    return os.open(segment_name(start), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+
+
+def _whole(size: int) -> int:
+    """Without a last entry that was written only in part."""
+    return max(0, size) // Piece.FORMAT.size * Piece.FORMAT.size
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    """All or ENOSPC: what was written in part is written again at the same place."""
+    if os.pwrite(fd, data, offset) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,0 +1,176 @@
+"""The command's two output channels: pumped into the log until they end, or discarded."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Callable
+from functools import partial
+
+from rexec_server.core.spool import Channel
+from rexec_server.runner.linux import pending_bytes
+from rexec_server.runner.lock import ring
+from rexec_server.runner.log_writer import MOVE_BYTES, LogWriter, OutputLimitReached
+from rexec_server.runner.loop import READ, Loop, Timer
+
+DISK_FULL_RETRY_SECONDS = 0.1
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Output:
+    """Moves bytes from the FIFOs to the log as they come, and rings for followers after each batch.
+
+    A full disk is nothing that a command should see: its bytes wait in the FIFO, and with them the command.
+    """
+
+    def __init__(
+        self, loop: Loop, log: LogWriter, fifos: dict[Channel, int], bell: int, on_limit: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._log = log
+        self._fifos = fifos
+        self._bell = bell
+        self._on_limit = on_limit
+        self._retry: Timer | None = None
+        self._owed: dict[Channel, int] | None = None
+        self.on_progress: Callable[[], None] = lambda: None
+        self.limit_reached = False
+        self._ended: set[Channel] = set()
+        self._watch_all()
+
+    @property
+    def disk_full(self) -> bool:
+        return self._retry is not None
+
+    def owe(self) -> None:
+        """Notes what is in the FIFOs now: all that the ended command wrote, whatever others add to it later."""
+        self._owed = {channel: pending_bytes(fifo) for channel, fifo in self._fifos.items()}
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that was owed has been stored, or never will be (the limit was reached)."""
+        return self.limit_reached or not any((self._owed or {}).values())
+
+    @property
+    def at_end(self) -> bool:
+        """Whether nobody holds a channel any more, and all of it has been stored."""
+        return all(channel in self._ended for channel in self._fifos)
+
+    @property
+    def held(self) -> bool:
+        """Whether some process still holds a channel open."""
+        return not all(_hung_up(fifo) for fifo in self._fifos.values())
+
+    def drain_now(self) -> None:
+        """Stores what is in the FIFOs now, as far as the disk and the limit allow."""
+        self._take_retry()
+        for channel in self._fifos:
+            left = pending_bytes(self._fifos[channel])
+            while left > 0 and not self.disk_full and not self.limit_reached:
+                left -= self._take(channel) or left
+
+    def unstored(self, everything: bool) -> dict[Channel, int]:
+        """Bytes that will not be stored: all that is in the FIFOs, or only what was owed."""
+        if everything:
+            return {channel: pending_bytes(fifo) for channel, fifo in self._fifos.items()}
+        return dict(self._owed or {})
+
+    def close(self) -> None:
+        self._take_retry()
+        for fifo in self._fifos.values():
+            self._loop.unwatch(fifo)
+            os.close(fifo)
+        self._fifos = {}
+        self._log.close()
+
+    def discard(self, on_end: Callable[[], None]) -> None:
+        """From now on throws away what kept leftovers write, so that they never block; calls back when all are gone."""
+        self._take_retry()
+        self._log.close()
+        Discard(self._loop, list(self._fifos.values()), on_end)
+        self._fifos = {}
+
+    def _watch_all(self) -> None:
+        for channel, fifo in self._fifos.items():
+            if channel not in self._ended:
+                self._loop.watch(fifo, READ, partial(self._ready, channel))
+
+    def _ready(self, channel: Channel, events: int) -> None:
+        moved = self._take(channel)
+        if moved == 0 and events & select.EPOLLHUP and not self.disk_full and not self.limit_reached:
+            self._ended.add(channel)
+            self._loop.unwatch(self._fifos[channel])
+        self.on_progress()
+
+    def _take(self, channel: Channel) -> int:
+        try:
+            moved = self._log.take(self._fifos[channel], channel)
+        except OutputLimitReached:
+            self._reach_limit()
+            return 0
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+            self._wait_for_space()
+            return 0
+        if moved:
+            if self._owed:
+                self._owed[channel] = max(0, self._owed[channel] - moved)
+            ring(self._bell)
+        return moved
+
+    def _reach_limit(self) -> None:
+        """What comes beyond stays in the FIFOs: the command waits there until it is ended."""
+        self.limit_reached = True
+        for fifo in self._fifos.values():
+            self._loop.unwatch(fifo)
+        self._on_limit()
+
+    def _wait_for_space(self) -> None:
+        for fifo in self._fifos.values():
+            self._loop.unwatch(fifo)
+        self._take_retry()
+        self._retry = self._loop.call_later(DISK_FULL_RETRY_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._watch_all()
+        self.on_progress()
+
+    def _take_retry(self) -> None:
+        if self._retry:
+            self._retry.cancel()
+            self._retry = None
+
+
+class Discard:
+    """Reads FIFOs to /dev/null until nobody writes them any more."""
+
+    def __init__(self, loop: Loop, fifos: list[int], on_end: Callable[[], None]) -> None:
+        self._loop = loop
+        self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        self._open = set(fifos)
+        self._on_end = on_end
+        for fifo in fifos:
+            loop.watch(fifo, READ, partial(self._ready, fifo))
+
+    def _ready(self, fifo: int, events: int) -> None:
+        if events & READ:
+            try:
+                os.splice(fifo, self._null, MOVE_BYTES, flags=os.SPLICE_F_NONBLOCK)
+            except BlockingIOError:
+                pass  # another reader was faster; there is none, but the kernel may say so
+        elif events & select.EPOLLHUP:
+            self._loop.unwatch(fifo)
+            os.close(fifo)
+            self._open.discard(fifo)
+            if not self._open:
+                os.close(self._null)
+                self._on_end()
+
+
+def _hung_up(fifo: int) -> bool:
+    poll = select.poll()
+    poll.register(fifo, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))

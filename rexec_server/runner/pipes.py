@@ -1,0 +1,93 @@
+"""The FIFOs between a command and whoever supervises it.
+
+The runner makes them and keeps its ends open for as long as the execution lives: so what a command wrote stays in
+its FIFO, and its input does not end, when the shim dies.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from rexec_server.core.launch import Launch, StderrMode, StdinMode
+from rexec_server.core.spool import FIFO_ERR, FIFO_IN, FIFO_OUT, Channel
+
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_OUTPUTS = {Channel.STDOUT: FIFO_OUT, Channel.STDERR: FIFO_ERR}
+
+
+@dataclass
+class Pipes:
+    """Our ends: a read end for each output channel, and one that keeps the input from ending (or -1)."""
+
+    outputs: dict[Channel, int]
+    stdin: int = -1
+
+    @classmethod
+    def make(cls, directory: int, launch: Launch) -> Pipes:
+        names = [FIFO_OUT] if launch.stderr_mode == StderrMode.MERGED else [FIFO_OUT, FIFO_ERR]
+        if launch.stdin_mode == StdinMode.OPEN:
+            names.append(FIFO_IN)
+        for name in names:
+            os.mkfifo(name, 0o600, dir_fd=directory)
+        pipes = cls.open_outputs(directory)
+        if FIFO_IN in names:
+            # Both ways, until the command has opened its side: a write end alone cannot be opened before that.
+            pipes.stdin = os.open(FIFO_IN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        return pipes
+
+    @classmethod
+    def open_outputs(cls, directory: int) -> Pipes:
+        """The read ends of those output FIFOs that are there."""
+        outputs = {}
+        for channel, name in _OUTPUTS.items():
+            try:
+                outputs[channel] = os.open(name, _READ, dir_fd=directory)
+            except FileNotFoundError:
+                pass  # merged, or ended
+        return cls(outputs)
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [*self.outputs.values(), *([self.stdin] if self.stdin >= 0 else [])]
+
+    def hold_stdin(self, directory: int) -> None:
+        """Keeps only a write end, so that a command that closes its input is noticed by its writers."""
+        before = self.stdin
+        self.stdin = open_stdin_writer(directory)
+        if before >= 0:
+            os.close(before)
+
+    def release_stdin(self) -> None:
+        if self.stdin >= 0:
+            os.close(self.stdin)
+            self.stdin = -1
+
+    def close(self) -> None:
+        self.release_stdin()
+        for fd in self.outputs.values():
+            os.close(fd)
+        self.outputs = {}
+
+
+def open_stdin_writer(directory: int) -> int:
+    """A write end of the input FIFO; -1 when the command does not read it any more."""
+    try:
+        return os.open(FIFO_IN, _WRITE, dir_fd=directory)
+    except OSError:
+        return -1
+
+
+def open_commands_output(directory: int, channel: Channel) -> int:
+    """The command's end. It can read too: so there is always a reader, and our death is no SIGPIPE to it."""
+    return os.open(_OUTPUTS[channel], os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
+
+
+def remove_fifos(directory: int, keep_outputs: bool = False) -> None:
+    """Nobody will open them any more; those who have them open keep them."""
+    for name in (FIFO_IN,) if keep_outputs else (FIFO_IN, FIFO_OUT, FIFO_ERR):
+        try:
+            os.unlink(name, dir_fd=directory)
+        except FileNotFoundError:
+            pass  # not every execution has each of them

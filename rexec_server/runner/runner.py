@@ -1,0 +1,221 @@
+"""The runner: the one parent of all shims. It forks them, and takes over what they leave when they die.
+
+It may be killed and restarted at any time: live shims go on, and the next runner finds them in the spool.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+
+from rexec_server.core.launch import Launch
+from rexec_server.core.spool import FIFO_IN, RUNNER_SOCKET, SPOOL, STDIN_STATE, StdinState, read_file
+from rexec_server.runner import linux
+from rexec_server.runner.loop import READ, Loop
+from rexec_server.runner.pipes import Pipes
+from rexec_server.runner.shim import Order, Site, errno_name, run_shim
+from rexec_server.runner.takeover import Takeover, abandon, is_ended
+from rexec_server.runner.tree import children
+from rexec_server.runner.wire import HEADER, Connection, Message, listen, peer_uid
+
+
+@dataclass
+class Execution:
+    """What the runner keeps for each execution that is not over."""
+
+    directory: int
+    pipes: Pipes
+
+
+class Runner:
+    """Answers the server on its socket, forks shims, reaps them.
+
+    idle_exit: seconds without a server and without an execution after which it exits by itself; None: never.
+    """
+
+    def __init__(self, state_dir: int, site: Site, idle_exit: float | None) -> None:
+        self._site = site
+        self._idle_exit = idle_exit
+        self._loop = Loop()
+        self._spool = _open_directory(SPOOL, state_dir)
+        self._connections: set[Connection] = set()
+        self._executions: dict[str, Execution] = {}
+        self._shims: dict[int, str] = {}  # pid of each living shim that we forked -> its execution
+        self._takeover = Takeover(self._loop, site, self._forget)
+        self._listener = listen(state_dir, RUNNER_SOCKET)
+
+    def run(self) -> None:
+        self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
+        self._loop.on_child(self._reap)
+        # Listening comes before looking: a shim whose input ends meanwhile can tell us.
+        for name in os.listdir(self._spool):
+            self._find(name)
+        if self._idle_exit is not None:
+            self._loop.call_later(self._idle_exit, self._exit_if_idle)
+        self._loop.run()
+
+    # --- requests ---
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        if peer_uid(sock) not in self._site.trusted_uids:
+            sock.close()
+            return
+        self._connections.add(Connection(self._loop, sock, self._answer, self._connections.discard))
+
+    def _answer(self, connection: Connection, request: Message) -> None:
+        answer: Message | None = {}
+        match request["op"]:
+            case "start":
+                answer = self._start(connection, request)
+            case "abandon":
+                self._abandon(request["id"], request["why"])
+            case "remove":
+                self._remove(request["id"])
+            case "stdin_eof":
+                answer = None
+                if request["id"] in self._executions:
+                    self._executions[request["id"]].pipes.release_stdin()
+            case "info":
+                answer = {"pid": os.getpid(), "cgroup": self._site.cgroup_base is not None}
+            case unknown:
+                answer = {"error": f"unknown request {unknown!r}"}
+        if answer is not None:
+            connection.send({"number": request.get("number"), **answer})
+
+    def _start(self, connection: Connection, request: Message) -> Message | None:
+        """Claims the execution's directory and forks its shim, which answers when the command's exec is decided."""
+        name = request["id"]
+        launch = Launch.from_json(request["launch"])
+        try:
+            execution = self._claim(name, launch)
+        except FileExistsError:
+            return {"claimed": True}
+        except OSError as error:
+            return {"start_error": [errno_name(error), f"could not make its spool: {error.strerror}"]}
+        report, shims_report = socket.socketpair()
+        with shims_report:
+            order = Order(name, execution.directory, launch, execution.pipes, shims_report.fileno())
+            try:
+                pid = os.fork()
+            except OSError as error:
+                report.close()
+                return self._not_forked(name, execution, error)
+            if pid == 0:
+                _keep_only(order)
+                run_shim(order, self._site)
+        self._shims[pid] = name
+        self._loop.watch(report.fileno(), READ, lambda _: self._pass_on(connection, request, report))
+        return None
+
+    def _not_forked(self, name: str, execution: Execution, error: OSError) -> Message:
+        start_error = [errno_name(error), f"could not fork: {error.strerror}"]
+        abandon(execution.directory, start_error[1], start_error[0])
+        execution.pipes.close()
+        os.close(execution.directory)
+        del self._executions[name]
+        return {"start_error": start_error}
+
+    def _claim(self, name: str, launch: Launch) -> Execution:
+        """mkdir decides who starts it: whoever comes second finds it claimed."""
+        os.mkdir(name, 0o750, dir_fd=self._spool)
+        directory = _open_directory(name, self._spool)
+        try:
+            execution = Execution(directory, Pipes.make(directory, launch))
+        except OSError:
+            os.close(directory)
+            raise
+        self._executions[name] = execution
+        return execution
+
+    def _pass_on(self, connection: Connection, request: Message, report: socket.socket) -> None:
+        """What the shim says of the start; nothing when it died, or gave way: then the spool says it."""
+        data = report.recv(65536)
+        self._loop.unwatch(report.fileno())
+        report.close()
+        execution = self._executions.get(request["id"])
+        if execution and execution.pipes.stdin >= 0:
+            execution.pipes.hold_stdin(execution.directory)
+        connection.send({"number": request.get("number"), **(json.loads(data[HEADER.size :]) if data else {})})
+
+    def _abandon(self, name: str, why: str) -> None:
+        """Makes sure that an execution which was perhaps never asked for is not started later."""
+        try:
+            os.mkdir(name, 0o750, dir_fd=self._spool)
+        except FileExistsError:
+            return  # it was: its own records tell what became of it
+        directory = _open_directory(name, self._spool)
+        abandon(directory, why)
+        os.close(directory)
+
+    def _remove(self, name: str) -> None:
+        shutil.rmtree(name, ignore_errors=True, dir_fd=self._spool)
+
+    # --- what lives and dies ---
+
+    def _find(self, name: str) -> None:
+        """Looks at an execution from before our time."""
+        directory = _open_directory(name, self._spool)
+        pipes = Pipes.open_outputs(directory)
+        if is_ended(directory) and not pipes.outputs:
+            os.close(directory)
+            return
+        state = read_file(STDIN_STATE, directory)
+        if os.access(FIFO_IN, os.F_OK, dir_fd=directory) and StdinState.from_bytes(state or b"").open:
+            pipes.hold_stdin(directory)
+        self._executions[name] = Execution(directory, pipes)
+        self._takeover.find(name, directory, pipes)
+
+    def _reap(self) -> None:
+        """Reaps our children: shims, and orphans of executions that lost theirs. Leaders wait for their record."""
+        dead = []
+        for pid in self._ended_children():
+            linux.reap(pid)
+            if pid in self._shims:
+                dead.append(self._shims.pop(pid))
+        if not dead:
+            return
+        # What has become ours by a shim's death is its execution's. When two die at once, it is not known whose; then
+        # only what the session or an open FIFO proves is counted as theirs.
+        orphans = set(children(os.getpid())) - self._shims.keys() - self._takeover.leaders if len(dead) == 1 else set()
+        for name in dead:
+            execution = self._executions[name]
+            self._takeover.take(name, execution.directory, execution.pipes, orphans)
+
+    def _ended_children(self) -> list[int]:
+        """Our zombies, without those leaders whose end is being recorded."""
+        ended = []
+        for pid in children(os.getpid()):
+            if pid not in self._takeover.leaders and linux.peek_status(pid):
+                ended.append(pid)
+        return ended
+
+    def _forget(self, name: str) -> None:
+        """Nothing is left to be done for it; the takeover has closed what was open."""
+        del self._executions[name]
+
+    def _exit_if_idle(self) -> None:
+        if not self._connections and not self._executions:
+            self._loop.stop()
+        elif self._idle_exit is not None:
+            self._loop.call_later(self._idle_exit, self._exit_if_idle)
+
+
+def _open_directory(name: str, parent: int) -> int:
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+
+
+def _keep_only(order: Order) -> None:
+    """In the shim: closes all that is the runner's, so that nothing of it outlives the runner by accident."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    keep = sorted({2, order.directory, order.report, *order.pipes.descriptors})
+    for low, high in zip(keep, [*keep[1:], 1 << 30], strict=True):
+        os.closerange(low + 1, high)

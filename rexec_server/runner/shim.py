@@ -1,0 +1,178 @@
+"""The shim: one process per execution, forked by the runner, that starts the command and sees it to its end."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
+
+from rexec_server.core.launch import Launch, StderrMode, StdinMode
+from rexec_server.core.spool import FIFO_IN, START, Channel, ExitRecord, Reason, StartError, StartRecord
+from rexec_server.runner import linux
+from rexec_server.runner.cgroup import Cgroup
+from rexec_server.runner.control import Control
+from rexec_server.runner.ending import ExitDraft
+from rexec_server.runner.heritage import Heritage
+from rexec_server.runner.leader import Leader
+from rexec_server.runner.lock import ring, take_lock
+from rexec_server.runner.loop import Loop
+from rexec_server.runner.pipes import Pipes, open_commands_output, open_stdin_writer, remove_fifos
+from rexec_server.runner.spawn import Stdio, fork_command
+from rexec_server.runner.stdin import StdinFeed, StdinWrite, tell_runner_of_eof
+from rexec_server.runner.supervision import Parts, Supervision, Terms
+from rexec_server.runner.tree import ProcessTree, children
+from rexec_server.runner.wire import encode
+
+
+class Site(NamedTuple):
+    """Where the supervisors of a runner work and whom they serve."""
+
+    cgroup_base: str | None
+    boot_id: str
+    trusted_uids: frozenset[int]
+    heritage: Heritage
+
+
+class Order(NamedTuple):
+    """One execution that a shim is forked for: its name, its open directory, our ends of its FIFOs."""
+
+    execution: str
+    directory: int
+    launch: Launch
+    pipes: Pipes
+    report: int  # takes one message: that the command was started, or why not
+
+
+def run_shim(order: Order, site: Site) -> NoReturn:
+    """Runs in the forked child, and never returns to the runner's code."""
+    try:
+        signal.set_wakeup_fd(-1)  # the runner's
+        os.setsid()
+        linux.set_process_name(f"shim {order.execution}")
+        linux.become_subreaper()
+        gc.disable()  # collecting would only copy the runner's pages
+        lock = take_lock(order.directory)
+        if lock is not None:  # else the execution was given up before we came to it
+            _supervise(order, lock, site)
+    except BaseException:
+        _leave_traceback(order.directory)
+    finally:
+        os._exit(0)
+
+
+def _supervise(order: Order, lock: int, site: Site) -> None:
+    draft = ExitDraft(order.directory)
+    try:
+        draft.preallocate()
+        os.pwrite(lock, b"\n", 0)
+        stdio = _open_commands_side(order)
+        cgroup = _enter_cgroup(order, site)
+        born = fork_command(order.launch, stdio, draft.fd, cgroup, site.heritage)
+    except OSError as error:
+        start_error = StartError(errno_name(error), f"could not prepare the start: {error.strerror}")
+        return _fail(order, draft, lock, start_error)
+    for fd in set(stdio):
+        os.close(fd)
+    order.pipes.release_stdin()
+    leader = Leader.of_child(born.pid)
+    writer = open_stdin_writer(order.directory) if order.launch.stdin_mode == StdinMode.OPEN else -1
+    terms = Terms.of(order.launch)
+    start_ticks = _write_start(order.directory, born.pid, terms, site.boot_id)
+    failure = born.release()
+    if failure:
+        leader.reap()
+        return _fail(order, draft, lock, failure)
+
+    loop = Loop()
+    tree = ProcessTree(born.pid, start_ticks, _own_children(born.pid), cgroup)
+    stdin = _feed_stdin(loop, order, writer)
+    parts = Parts(order.directory, lock, leader, tree, draft, order.pipes.outputs, stdin, cgroup, writer="shim")
+    supervision = Supervision(loop, terms, parts, on_end=lambda: control.close(), on_gone=loop.stop)
+    control = Control(loop, order.directory, supervision, site.trusted_uids)
+    loop.on_child(lambda: supervision.reap_orphans(children(os.getpid())))
+    supervision.start()
+    _tell(order.report, {"pid": born.pid})
+    loop.run()
+
+
+def _open_commands_side(order: Order) -> Stdio:
+    out = err = open_commands_output(order.directory, Channel.STDOUT)
+    if order.launch.stderr_mode == StderrMode.SEPARATE:
+        err = open_commands_output(order.directory, Channel.STDERR)
+    return Stdio(_open_commands_stdin(order), out, err)
+
+
+def _open_commands_stdin(order: Order) -> int:
+    if order.launch.stdin_mode == StdinMode.OPEN:
+        return os.open(FIFO_IN, os.O_RDONLY | os.O_CLOEXEC, dir_fd=order.directory)
+    if order.launch.stdin_mode == StdinMode.BYTES and order.launch.initial_stdin:
+        memory = os.memfd_create("stdin", os.MFD_CLOEXEC)
+        os.write(memory, order.launch.initial_stdin)
+        os.lseek(memory, 0, os.SEEK_SET)
+        return memory
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _enter_cgroup(order: Order, site: Site) -> Cgroup | None:
+    cgroup = Cgroup.create(site.cgroup_base, order.execution) if site.cgroup_base else None
+    if cgroup:
+        cgroup.limit(order.launch.limits.memory_bytes, order.launch.limits.processes)
+    return cgroup
+
+
+def _write_start(directory: int, pid: int, terms: Terms, boot_id: str) -> int:
+    """Puts the command's identity on disk, which its exec waits for. Returns its start time in clock ticks."""
+    ticks = linux.start_ticks(pid)
+    own_ticks = linux.start_ticks(os.getpid())
+    assert ticks is not None and own_ticks is not None  # both are unreaped
+    record = StartRecord(pid, ticks, os.getpid(), own_ticks, boot_id, linux.now_ns(), terms.to_json())
+    fd = os.open(START, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+    os.write(fd, record.to_bytes())
+    os.close(fd)
+    return ticks
+
+
+def _feed_stdin(loop: Loop, order: Order, writer: int) -> StdinFeed | None:
+    if writer < 0:
+        return None
+    feed = StdinFeed(loop, order.directory, writer, lambda: tell_runner_of_eof(loop, order.directory, order.execution))
+    if order.launch.initial_stdin:
+        feed.write(StdinWrite(0, order.launch.initial_stdin, eof=False, done=lambda _: None))
+    return feed
+
+
+def _own_children(leader: int) -> Callable[[], list[int]]:
+    """We are the subreaper: what the command started is below it, or has become ours."""
+    own = os.getpid()
+    return lambda: [leader, *children(own)]
+
+
+def errno_name(error: OSError) -> str:
+    """The system's name of an error, such as EAGAIN."""
+    return errno.errorcode.get(error.errno or 0, str(error.errno))
+
+
+def _fail(order: Order, draft: ExitDraft, lock: int, error: StartError) -> None:
+    draft.finish(ExitRecord(Reason.START_FAILED, linux.now_ns(), 0, 0, output_complete=True, start_error=error))
+    remove_fifos(order.directory)
+    ring(lock)
+    _tell(order.report, {"start_error": error})
+
+
+def _tell(report: int, message: dict[str, object]) -> None:
+    try:
+        os.write(report, encode(message))
+    except OSError:
+        pass  # the runner died; the spool says it too
+    os.close(report)
+
+
+def _leave_traceback(directory: int) -> None:
+    """A shim has no standard error; what went wrong with it is beside the execution's other files."""
+    fd = os.open("shim.error", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640, dir_fd=directory)
+    os.write(fd, traceback.format_exc().encode())
+    os.close(fd)

@@ -1,0 +1,153 @@
+"""Starting the command's own process: fork, barrier, limits, exec.
+
+The child waits behind a barrier until its identity is on disk, so a command that runs without a start record does
+not exist. A failure before or in exec is written into the exit draft by the child itself: it is told apart from the
+command's own exit code even when the shim died meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+from typing import NamedTuple, NoReturn
+
+from rexec_server.core.launch import Launch, Limits
+from rexec_server.core.spool import StartError
+from rexec_server.runner.cgroup import Cgroup
+from rexec_server.runner.heritage import Heritage
+
+_BARRIER_OPEN = b"x"
+_NOT_EXECUTED = 127
+
+_RESOURCES = {
+    "memory_bytes": resource.RLIMIT_AS,
+    "cpu_seconds": resource.RLIMIT_CPU,
+    "processes": resource.RLIMIT_NPROC,
+    "open_files": resource.RLIMIT_NOFILE,
+    "file_bytes": resource.RLIMIT_FSIZE,
+}
+
+
+class Stdio(NamedTuple):
+    """The command's ends of its standard streams."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+class Born(NamedTuple):
+    """A process behind its barrier: write to `barrier` to let it exec; `failure` tells how that went."""
+
+    pid: int
+    barrier: int
+    failure: int
+
+    def release(self) -> StartError | None:
+        """Lets it exec. Returns why that failed, or None when the command runs."""
+        os.write(self.barrier, _BARRIER_OPEN)
+        os.close(self.barrier)
+        data = b""
+        while piece := os.read(self.failure, 4096):
+            data += piece
+        os.close(self.failure)
+        return StartError(*json.loads(data)["start_error"]) if data else None
+
+
+def fork_command(launch: Launch, stdio: Stdio, exit_draft: int, cgroup: Cgroup | None, heritage: Heritage) -> Born:
+    """Forks the command's process, which waits behind its barrier. OSError (EAGAIN) when there are too many."""
+    barrier_read, barrier_write = os.pipe2(os.O_CLOEXEC)
+    failure_read, failure_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.fork()
+    except OSError:
+        for fd in (barrier_read, barrier_write, failure_read, failure_write):
+            os.close(fd)
+        raise
+    if pid == 0:
+        os.close(barrier_write)
+        os.close(failure_read)
+        _run_child(launch, stdio, barrier_read, failure_write, exit_draft, cgroup, heritage)
+    os.close(barrier_read)
+    os.close(failure_write)
+    return Born(pid, barrier_write, failure_read)
+
+
+def _run_child(
+    launch: Launch,
+    stdio: Stdio,
+    barrier: int,
+    failure: int,
+    exit_draft: int,
+    cgroup: Cgroup | None,
+    heritage: Heritage,
+) -> NoReturn:
+    step = "start"
+    try:
+        os.setsid()
+        step = "enter its cgroup"
+        if cgroup:
+            cgroup.enter()
+        if os.read(barrier, 1) != _BARRIER_OPEN:
+            raise OSError(errno.ECANCELED, "its supervisor died before it was started")
+        step = "set up its streams"
+        _set_stdio(stdio)
+        step = "apply its limits"
+        heritage.give_back()
+        _apply_limits(launch.limits)
+        os.umask(launch.umask)
+        step = f"change to directory {launch.working_directory!r}"
+        os.chdir(launch.working_directory)
+        step = f"execute {launch.arguments[0]!r}"
+        _exec(launch.arguments, launch.environment)
+    except BaseException as error:  # whatever it is, it must not pass for the command's own exit
+        _tell_failure(error, step, failure, exit_draft)
+    finally:
+        os._exit(_NOT_EXECUTED)
+
+
+def _set_stdio(stdio: Stdio) -> None:
+    # All three are 3 or higher: 0 to 2 are the shim's own, so no dup2 overwrites a source.
+    for target, fd in enumerate(stdio):
+        os.dup2(fd, target, inheritable=True)
+
+
+def _apply_limits(limits: Limits) -> None:
+    for name, value in limits._asdict().items():
+        if value:
+            _, hard = resource.getrlimit(_RESOURCES[name])
+            ceiling = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(_RESOURCES[name], (ceiling, ceiling))
+
+
+def _exec(arguments: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
+    """execvpe(3), but an error is that of the best candidate, and a script without a #! line is not given to a shell."""
+    program, blocked = arguments[0], None
+    candidates = [program] if "/" in program else _search(program, environment.get("PATH", os.defpath))
+    for path in candidates:
+        try:
+            os.execve(path, arguments, environment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:
+            blocked = error
+    if blocked:
+        raise blocked
+    if "/" in program:
+        os.execve(program, arguments, environment)  # once more, for the exact error: ENOENT or ENOTDIR
+    raise FileNotFoundError(errno.ENOENT, f"no such program in PATH={environment.get('PATH', os.defpath)}")
+
+
+def _search(program: str, path: str) -> list[str]:
+    return [os.path.join(directory or ".", program) for directory in path.split(":")]
+
+
+def _tell_failure(error: BaseException, step: str, failure: int, exit_draft: int) -> None:
+    number = (error.errno if isinstance(error, OSError) else None) or errno.EINVAL
+    text = (error.strerror if isinstance(error, OSError) else str(error)) or os.strerror(number)
+    start_error = StartError(errno.errorcode.get(number, str(number)), f"could not {step}: {text}")
+    note = json.dumps({"start_error": start_error}).encode() + b"\n"
+    os.pwrite(exit_draft, note, 0)
+    os.write(failure, note)

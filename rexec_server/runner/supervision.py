@@ -1,0 +1,272 @@
+"""One command from its exec to its exit record.
+
+Completion is the leader's exit, not the end of its output: a grandchild that keeps a channel open hangs nothing.
+
+    RUNNING ──leader exits──▶ DRAINING ──output in, or drain time over──▶ SETTLING ──leftovers dealt with──▶ ENDED
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rexec_server.core.launch import Launch, Leftovers, Overflow
+from rexec_server.core.spool import CONTROL, Channel, ExitRecord, Reason, StartError
+from rexec_server.runner import linux
+from rexec_server.runner.cgroup import Cgroup
+from rexec_server.runner.ending import Ending, ExitDraft
+from rexec_server.runner.leader import Leader
+from rexec_server.runner.linux import Status
+from rexec_server.runner.lock import ring
+from rexec_server.runner.log_writer import LogWriter
+from rexec_server.runner.loop import READ, Loop, Timer
+from rexec_server.runner.output import Output
+from rexec_server.runner.pipes import remove_fifos
+from rexec_server.runner.stdin import StdinFeed
+from rexec_server.runner.tree import ProcessTree
+
+# A process in an uninterruptible wait cannot be killed; the execution's end does not wait for it longer than this.
+UNKILLABLE_SECONDS = 10.0
+
+
+class Terms(NamedTuple):
+    """What was asked for, as a successor of the shim must know it. Seconds; deadline is on CLOCK_MONOTONIC."""
+
+    deadline: float | None
+    kill_grace: float
+    drain_timeout: float
+    unattended_timeout: float | None
+    leftovers: Leftovers
+    output_bytes: int
+    overflow: Overflow
+
+    @classmethod
+    def of(cls, launch: Launch) -> Terms:
+        return cls(
+            deadline=time.monotonic() + launch.timeout if launch.timeout is not None else None,
+            kill_grace=launch.kill_grace,
+            drain_timeout=launch.drain_timeout,
+            unattended_timeout=launch.unattended_timeout,
+            leftovers=launch.leftovers,
+            output_bytes=launch.output_bytes,
+            overflow=launch.overflow,
+        )
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Terms:
+        return cls(
+            **fields | {"leftovers": Leftovers(fields["leftovers"]), "overflow": Overflow(fields["overflow"])}
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return self._asdict()
+
+
+class Parts(NamedTuple):
+    """The pieces of one supervision, put together by a shim or by the runner that takes over from one."""
+
+    directory: int
+    lock: int
+    leader: Leader
+    tree: ProcessTree
+    draft: ExitDraft
+    fifos: dict[Channel, int]
+    stdin: StdinFeed | None
+    cgroup: Cgroup | None
+    writer: str
+
+
+class Supervision:
+    """Pumps output, keeps the timers, ends what must end, and writes the exit record.
+
+    `on_end` is called when the record is true; `on_gone` when kept leftovers have let go of their channels too.
+    """
+
+    def __init__(
+        self, loop: Loop, terms: Terms, parts: Parts, on_end: Callable[[], None], on_gone: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._terms = terms
+        self._parts = parts
+        self._on_end = on_end
+        self._on_gone = on_gone
+        self._log = LogWriter(parts.directory, terms.output_bytes, terms.overflow)
+        self._output = Output(loop, self._log, parts.fifos, parts.lock, self._reach_output_limit)
+        self._output.on_progress = self._check_drained
+        self._status: Status | None = None
+        self._ended_at = 0
+        self._exited = self._settling = self._drain_over = self._give_up = False
+        self._output_complete = False
+        self._leftovers = 0
+        self._settle_until = 0.0
+        self._ending = parts.draft.ending()
+        self._signals_sent: set[int] = set()
+        self._timers: list[Timer] = []
+        self._unattended: Timer | None = None
+        self._kill: Timer | None = None
+
+    def start(self) -> None:
+        self._loop.watch(self._parts.leader.pidfd, READ, lambda _: self._on_leader_exit())
+        if self._terms.deadline is not None:
+            left = max(0.0, self._terms.deadline - time.monotonic())
+            self._timers.append(self._loop.call_later(left, lambda: self.end(Reason.TIMED_OUT)))
+        if self._ending:
+            self._arm_kill(self._ending.kill_at)
+        self.attend()
+
+    @property
+    def stdin(self) -> StdinFeed | None:
+        return self._parts.stdin
+
+    @property
+    def running(self) -> bool:
+        return not self._exited and self._parts.leader.status() is None
+
+    def attend(self) -> None:
+        """Somebody follows, now: the time until the command is taken for abandoned begins anew."""
+        if self._unattended:
+            self._unattended.cancel()
+        if self._terms.unattended_timeout is not None and not self._exited:
+            self._unattended = self._loop.call_later(
+                self._terms.unattended_timeout, lambda: self.end(Reason.UNATTENDED)
+            )
+
+    def signal(self, number: int, group: bool) -> bool:
+        """Delivers a signal; False when the command has ended."""
+        if not self.running:
+            return False
+        self._signals_sent.add(number)
+        if group:
+            self._parts.tree.signal_group(number)
+        else:
+            self._parts.leader.signal(number)
+        return True
+
+    def end(self, reason: Reason, grace: float | None = None) -> None:
+        """TERM now, KILL after the grace (seconds). A second call can only shorten the grace."""
+        if not self.running:
+            self._give_up = True  # nobody waits any longer for space on a full disk
+            return self._check_drained()
+        kill_at = time.monotonic() + (self._terms.kill_grace if grace is None else grace)
+        if self._ending:
+            self._ending = self._ending._replace(kill_at=min(kill_at, self._ending.kill_at))
+        else:
+            self._ending = Ending(reason, kill_at)
+        self._parts.draft.note_ending(self._ending)
+        self._parts.tree.signal_all(signal.SIGTERM)
+        self._parts.tree.signal_all(signal.SIGCONT)  # a stopped process gets TERM only when it continues
+        self._arm_kill(self._ending.kill_at)
+
+    def reap_orphans(self, children: list[int]) -> None:
+        """Reaps those of our children that are not the leader: orphans of the command, which became ours."""
+        for pid in children:
+            if pid != self._parts.leader.pid:
+                linux.reap(pid)
+
+    def _arm_kill(self, kill_at: float) -> None:
+        if self._kill:
+            self._kill.cancel()
+        self._kill = self._loop.call_later(max(0.0, kill_at - time.monotonic()), self._parts.tree.kill)
+
+    def _reach_output_limit(self) -> None:
+        if self.running:
+            self.end(Reason.OUTPUT_LIMIT)
+
+    def _on_leader_exit(self) -> None:
+        self._exited = True
+        self._ended_at = linux.now_ns()
+        self._loop.unwatch(self._parts.leader.pidfd)
+        self._status = self._parts.leader.status()
+        self._output.owe()
+        for timer in (*self._timers, self._unattended, self._kill):
+            if timer:
+                timer.cancel()
+        if self._parts.stdin:
+            self._parts.stdin.close()
+        self._timers = [self._loop.call_later(self._terms.drain_timeout, self._on_drain_timeout)]
+        self._check_drained()
+
+    def _on_drain_timeout(self) -> None:
+        self._drain_over = True
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        """Goes on to the leftovers once all output is in, or the time for it is over and the command's own is in."""
+        if not self._exited or self._settling:
+            return
+        over = self._drain_over and (self._output.settled or self._ending or self._give_up)
+        if self._output.at_end or over or (self._output.limit_reached and not self._output.held):
+            self._settle()
+
+    def _settle(self) -> None:
+        self._settling = True
+        self._output_complete = not self._output.held
+        self._leftovers = len(self._parts.tree.members())
+        if self._terms.leftovers == Leftovers.KEEP and not self._ending:
+            return self._finish(kept=True)
+        self._settle_until = time.monotonic() + UNKILLABLE_SECONDS
+        self._kill_leftovers()
+
+    def _kill_leftovers(self) -> None:
+        """Kills until none is left; each round may find processes that were being born in the one before."""
+        if self._parts.tree.members() and time.monotonic() < self._settle_until:
+            self._parts.tree.kill()
+            self._loop.call_later(0.001, self._kill_leftovers)
+        else:
+            self._finish(kept=False)
+
+    def _finish(self, kept: bool) -> None:
+        if not kept:
+            self._output.drain_now()
+        self._parts.draft.finish(self._record(self._output.unstored(everything=not kept)))
+        self._parts.leader.reap()
+        remove_fifos(self._parts.directory, keep_outputs=kept)
+        os.unlink(CONTROL, dir_fd=self._parts.directory)
+        ring(self._parts.lock)
+        if self._parts.cgroup:
+            self._parts.cgroup.remove()
+        self._on_end()
+        if kept and self._leftovers:
+            self._output.discard(self._on_gone)
+        else:
+            self._output.close()
+            self._on_gone()
+
+    def _record(self, unstored: dict[Channel, int]) -> ExitRecord:
+        status = self._status
+        return ExitRecord(
+            reason=self._reason(),
+            end_time=self._ended_at,
+            stdout_bytes=self._log.produced[Channel.STDOUT] + unstored.get(Channel.STDOUT, 0),
+            stderr_bytes=self._log.produced[Channel.STDERR] + unstored.get(Channel.STDERR, 0),
+            output_complete=self._output_complete,
+            leftover_processes=self._leftovers,
+            exit_code=status.exit_code if status and not self._start_error else None,
+            signal=status.signal if status and not self._start_error else None,
+            start_error=self._start_error,
+            lost=None if status else "its shim died, and a runner that was not its parent could not see its status",
+            usage=self._parts.leader.usage,
+            written_by=self._parts.writer,
+        )
+
+    @property
+    def _start_error(self) -> StartError | None:
+        return self._parts.draft.start_error()
+
+    def _reason(self) -> Reason:
+        if self._start_error:
+            return Reason.START_FAILED
+        if self._status is None:
+            return Reason.LOST
+        if self._ending:
+            return self._ending.reason
+        if self._status.signal is None:
+            return Reason.EXITED
+        if self._status.signal in self._signals_sent:
+            return Reason.CANCELLED
+        if self._status.signal == signal.SIGKILL and self._parts.cgroup and self._parts.cgroup.out_of_memory():
+            return Reason.OUT_OF_MEMORY
+        return Reason.SIGNALED

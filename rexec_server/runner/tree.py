@@ -1,0 +1,129 @@
+"""The processes that a command started: finding them all, and ending them all.
+
+A process that left the command's group and session is still found: the supervisor is its subreaper, so an orphan
+becomes the supervisor's child. Where a delegated cgroup v2 is writable, the kernel keeps the list instead.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterable
+
+from rexec_server.runner import linux
+from rexec_server.runner.cgroup import Cgroup
+
+
+class ProcessTree:
+    """Everything alive that belongs to one command, the command's own process (the leader) apart.
+
+    `roots` yields the processes whose descendants belong to the command. The leader is known by its start time too,
+    so that its pid and group are not mistaken for a later owner's; its parent keeps it unreaped meanwhile.
+    """
+
+    def __init__(
+        self, leader: int, leader_start: int, roots: Callable[[], Iterable[int]], cgroup: Cgroup | None
+    ) -> None:
+        self._leader = leader
+        self._leader_start = leader_start
+        self._roots = roots
+        self._cgroup = cgroup
+
+    def members(self) -> set[int]:
+        """Processes alive now besides the leader; zombies are not alive."""
+        found: dict[int, None] = dict.fromkeys(self._roots())
+        pending = list(found)
+        while pending:
+            for child in children(pending.pop()):
+                if child not in found:
+                    found[child] = None
+                    pending.append(child)
+        if self._cgroup:
+            found |= dict.fromkeys(self._cgroup.members())
+        return {pid for pid in found if pid != self._leader and _alive(pid)}
+
+    def signal_group(self, number: int) -> bool:
+        """Signals the command's process group; False when it is no more, or can no longer be told from another."""
+        if linux.start_ticks(self._leader) != self._leader_start:
+            return False
+        try:
+            os.killpg(self._leader, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def signal_all(self, number: int) -> None:
+        """Signals the group, and each process that left it."""
+        reached = self.signal_group(number)
+        for pid in self.members():
+            if not (reached and _group(pid) == self._leader):
+                _send(pid, number)
+
+    def kill(self) -> None:
+        """Kills all that is found; processes being born may survive one call, so the caller repeats until none is left."""
+        if self._cgroup:
+            self._cgroup.kill()
+        self.signal_all(signal.SIGKILL)
+
+
+def children(pid: int) -> list[int]:
+    """Children of all threads of a process; empty when it is gone."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += map(int, file.read().split())
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it ended while we looked; its children have become ours, and the next look finds them
+    return found
+
+
+def relatives(leader: int, directory: str) -> set[int]:
+    """Processes of a command that has lost its shim: of the leader's session, or holding the command's FIFOs open.
+
+    It reads all of /proc, and is for takeovers only.
+    """
+    return {pid for pid in _all_pids() if _session(pid) == leader or _holds(pid, directory)}
+
+
+def _all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+
+
+def _holds(pid: int, directory: str) -> bool:
+    for fd in (1, 2):
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{fd}").startswith(directory + "/"):
+                return True
+        except OSError:
+            pass  # no such descriptor, or another user's process: not one of ours
+    return False
+
+
+def _alive(pid: int) -> bool:
+    fields = linux.stat_fields(pid)
+    return fields is not None and fields[0] not in "ZX"
+
+
+def _group(pid: int) -> int | None:
+    fields = linux.stat_fields(pid)
+    return int(fields[2]) if fields else None
+
+
+def _session(pid: int) -> int | None:
+    fields = linux.stat_fields(pid)
+    return int(fields[3]) if fields else None
+
+
+def _send(pid: int, number: int) -> None:
+    """Signals a process that may end at any moment, and never the next owner of its pid."""
+    before = linux.start_ticks(pid)
+    pidfd = linux.open_pidfd(pid, before) if before is not None else None
+    if pidfd is None:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass  # ended
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,123 @@
+"""How server, runner and shims talk: JSON objects in frames on a unix socket.
+
+A frame is its length as four bytes, big-endian, then UTF-8 JSON. A peer that breaks this is disconnected.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from rexec_server.runner.loop import READ, WRITE, Loop
+
+HEADER = struct.Struct("!I")
+# A request carries at most a gRPC message's arguments, environment and first input, base64 included.
+MAX_FRAME = 64 * 1024 * 1024
+
+Message = dict[str, Any]
+
+
+def encode(message: Message) -> bytes:
+    body = json.dumps(message).encode()
+    return HEADER.pack(len(body)) + body
+
+
+def listen(directory: int, name: str) -> socket.socket:
+    """Listens on a socket in an open directory, replacing what a dead predecessor left there."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    # A socket's path is limited to 107 bytes; through the directory's descriptor it is always short.
+    listener.bind(f"/proc/self/fd/{directory}/{name}")
+    listener.listen(128)
+    return listener
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Who is at the other end (SO_PEERCRED, unix(7))."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("iII", credentials)[1])
+
+
+class Connection:
+    """One peer: calls back for each message, buffers what cannot be sent yet."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        on_message: Callable[[Connection, Message], None],
+        on_close: Callable[[Connection], None] = lambda _: None,
+    ) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._on_message = on_message
+        self._on_close = on_close
+        self._received = bytearray()
+        self._unsent = bytearray()
+        self.open = True
+        sock.setblocking(False)
+        loop.watch(sock.fileno(), READ, self._ready)
+
+    def send(self, message: Message) -> None:
+        if self.open:
+            self._unsent += encode(message)
+            self._flush()
+
+    def close(self) -> None:
+        if self.open:
+            self.open = False
+            self._loop.unwatch(self._socket.fileno())
+            self._socket.close()
+            self._on_close(self)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if self.open and events & ~WRITE:
+            self._receive()
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                del self._unsent[: self._socket.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            return self.close()
+        self._loop.watch(self._socket.fileno(), READ | (WRITE if self._unsent else 0), self._ready)
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(64 * 1024)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            return self.close()
+        self._received += data
+        try:
+            self._dispatch()
+        except ValueError:  # not JSON, or too long: not our server
+            self.close()
+
+    def _dispatch(self) -> None:
+        while self.open and len(self._received) >= HEADER.size:
+            (length,) = HEADER.unpack_from(self._received)
+            if length > MAX_FRAME:
+                raise ValueError(f"a frame of {length} bytes; at most {MAX_FRAME} are taken")
+            if len(self._received) < HEADER.size + length:
+                return
+            body = bytes(self._received[HEADER.size : HEADER.size + length])
+            del self._received[: HEADER.size + length]
+            self._on_message(self, json.loads(body))

@@ -1,0 +1,23 @@
+"""Fixtures for the client against a server that misbehaves on cue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from rexec_client import Client
+from tests.client.fakes import FakeServer
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(fake: FakeServer) -> Iterator[Client]:
+    """A client that is patient enough for a loaded machine, and fails within a test's time."""
+    with Client(fake.target, retry_timeout=10, reconnect_timeout=10) as client:
+        yield client

@@ -1,0 +1,57 @@
+"""Fixtures: real servers. And the rule that a test leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.servers import Server
+from tests.waiting import eventually
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_fork_support() -> None:
+    """The tests start programs beside live gRPC channels; see rexec_server.cli for why this must be off."""
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers with flags of the test's choice, and ends them with it."""
+    servers: list[Server] = []
+
+    def start(*flags: str, name: str = "state", env: dict[str, str] | None = None, cwd: Path | None = None) -> Server:
+        server = Server(tmp_path / name, *flags, env=env, cwd=cwd)
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def server(start_server: Callable[..., Server]) -> Server:
+    """A server with the defaults."""
+    return start_server()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """Leaked processes, descriptors and threads fail the test that leaked them."""
+    me = psutil.Process()
+    fds, threads = _own_fds(), threading.active_count()
+    yield
+    eventually(lambda: not me.children(recursive=True), within=5)
+    eventually(lambda: threading.active_count() <= threads, within=5)
+    # gRPC keeps a few descriptors (its poller, its event engine) once it was used at all.
+    eventually(lambda: len(_own_fds() - fds) <= 8, within=5)
+
+
+def _own_fds() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
