@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rexec_client import errors
@@ -18,7 +18,7 @@ StrPath = str | os.PathLike[str]
 Arguments = Sequence[StrPath] | str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class CompletedExecution:
     """A command that ended, with all its output.
 
@@ -31,10 +31,14 @@ class CompletedExecution:
     """
 
     args: Arguments
-    execution: Execution = field(repr=False)
+    execution: Execution
     stdout: bytes
     stderr: bytes
     gaps: tuple[Gap, ...] = ()
+
+    def __repr__(self) -> str:
+        shown = ("args", "returncode", "stdout", "stderr", "gaps")
+        return f"CompletedExecution({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @property
     def exec_id(self) -> str:

@@ -176,7 +176,9 @@ async def _end_all(executions: Executions) -> None:
 def _greet(addresses: list[str]) -> None:
     for address in addresses:
         _log.info("listening on %s", address)
-    _log.warning("--dev: everybody on this machine may run commands as %s", os.environ.get("USER", f"uid {os.getuid()}"))
+    _log.warning(
+        "--dev: everybody on this machine may run commands as %s", os.environ.get("USER", f"uid {os.getuid()}")
+    )
     target = addresses[0]
     print(
         f"rexec-server {__version__} listens on {', '.join(addresses)}. Try, in another terminal:\n"

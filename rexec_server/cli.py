@@ -23,8 +23,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 @click.command(context_settings={"auto_envvar_prefix": "REXEC", "help_option_names": ["-h", "--help"]})
 @click.option("--config", metavar="FILE.toml", help="Settings; keys as the flags here. Flags and environment go first.")
-@click.option("--listen", multiple=True, metavar="ADDR", help="host:port or unix:PATH; may be repeated. [127.0.0.1:50051]")
-@click.option("--state-dir", metavar="DIR", help="Index, spool, sockets. [/var/lib/rexec, or the user's state directory]")
+@click.option(
+    "--listen", multiple=True, metavar="ADDR", help="host:port or unix:PATH; may be repeated. [127.0.0.1:50051]"
+)
+@click.option(
+    "--state-dir", metavar="DIR", help="Index, spool, sockets. [/var/lib/rexec, or the user's state directory]"
+)
 @click.option("--dev/--no-dev", default=None, help="Anybody on this machine is let in. Loopback only.")
 @click.option("--max-running", metavar="N", help="Executions at once. [64]")
 @click.option("--max-followers", metavar="N", help="Follow calls at once. [16384]")

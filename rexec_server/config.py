@@ -134,4 +134,4 @@ def build(settings: dict[str, Any]) -> Config:
 
 def _describe(problem: Any) -> str:
     where = "--" + str(problem["loc"][0]).replace("_", "-") + ": " if problem["loc"] else ""
-    return where + problem["msg"].removeprefix("Value error, ")
+    return where + str(problem["msg"]).removeprefix("Value error, ")

@@ -24,7 +24,9 @@ _LISTENS = re.compile(r"listens on (\S+?)[.,]")
 class Server:
     """One `rexec-server --dev` with a state directory of its own, and the runner it starts."""
 
-    def __init__(self, state_dir: Path, *flags: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+    def __init__(
+        self, state_dir: Path, *flags: str, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
         self.state_dir = state_dir
         self._flags = flags
         self._env = {**os.environ, **(env or {})}
@@ -127,7 +129,11 @@ class Server:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if str(self.state_dir) in " ".join(process.cmdline()) and process.pid != os.getpid() and process.pid != getattr(self._process, "pid", 0):
+                if (
+                    str(self.state_dir) in " ".join(process.cmdline())
+                    and process.pid != os.getpid()
+                    and process.pid != getattr(self._process, "pid", 0)
+                ):
                     found += [process, *process.children(recursive=True)]
         return found
 

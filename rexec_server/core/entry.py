@@ -65,9 +65,7 @@ class Entry:
             return False
         record = StartRecord.from_bytes(data)
         self.unattended_timeout = record.supervision["unattended_timeout"]
-        self._execution = replace(
-            self._execution, state=State.RUNNING, pid=record.pid, start_time=record.start_time
-        )
+        self._execution = replace(self._execution, state=State.RUNNING, pid=record.pid, start_time=record.start_time)
         return True
 
     def read_exit(self) -> ExitRecord | None:

@@ -1,19 +1,19 @@
 """What can be wrong with a request, as facts; which status a protocol gives them is the protocol's business.
 
-    RexecError
-    ├── InvalidRequest         a field has a value that cannot be
-    ├── NotFound               unknown, or another caller's: the two look alike
-    ├── NotAllowed             the caller may not do this
-    ├── Conflict               the id is taken by another request
-    ├── Precondition           the execution or the id is in a state that forbids it
-    │   ├── ExecIdUsed
-    │   ├── Busy
-    │   ├── AlreadyEnded
-    │   ├── StillRunning
-    │   └── StdinClosed
-    ├── OutOfRange             an offset beyond the end
-    ├── Exhausted              a limit is reached; later it may not be
-    └── Unavailable            the service cannot answer now
+RexecError
+├── InvalidRequest         a field has a value that cannot be
+├── NotFound               unknown, or another caller's: the two look alike
+├── NotAllowed             the caller may not do this
+├── Conflict               the id is taken by another request
+├── Precondition           the execution or the id is in a state that forbids it
+│   ├── ExecIdUsed
+│   ├── Busy
+│   ├── AlreadyEnded
+│   ├── StillRunning
+│   └── StdinClosed
+├── OutOfRange             an offset beyond the end
+├── Exhausted              a limit is reached; later it may not be
+└── Unavailable            the service cannot answer now
 """
 
 from __future__ import annotations

@@ -107,9 +107,9 @@ class Executions:
             raise NotFound(group)
         return await self.find(record.execution.key)
 
-    async def list(self, query: Query) -> tuple[list[Execution], int | None]:
+    async def page(self, query: Query) -> tuple[list[Execution], int | None]:
         """A page, newest first, and where the next begins (None: it was the last)."""
-        records = await self._index.list(query)
+        records = await self._index.page(query)
         found = []
         for record in records:
             entry = self._registry.get(record.execution.key)
@@ -191,9 +191,7 @@ class Executions:
         """Whoever waits for an execution looks again: the server stops."""
         self._registry.wake_all()
 
-    async def _reserve_and_start(
-        self, key: Key, digest: bytes, request: Request, launch: Launch
-    ) -> tuple[Entry, bool]:
+    async def _reserve_and_start(self, key: Key, digest: bytes, request: Request, launch: Launch) -> tuple[Entry, bool]:
         name = uuid.uuid4().hex
         reserved = await self._index.reserve(key, name, digest, request, self._bounds.max_running, now_ns())
         entry = self._registry.remember(reserved.record)
@@ -202,7 +200,7 @@ class Executions:
         return entry, reserved.existed
 
     async def _start(self, entry: Entry, launch: Launch) -> None:
-        """Asks the engine to start it. When it cannot be known whether that happened, makes sure of one or the other."""
+        """Asks the engine to start it. When it is not known whether that happened, makes sure of one or the other."""
         try:
             try:
                 await self._engine.start(entry.name, launch)

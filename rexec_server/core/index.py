@@ -70,7 +70,6 @@ class Record:
             "arguments": tuple(request["arguments"]),
             "environment_names": tuple(request["environment_names"]),
         }
-        extent = Extent(*(tuple(x) if isinstance(x, list) else x for x in json.loads(row["extent"] or "[]")))
         execution = Execution(
             key=Key(row["caller"], row["exec_id"]),
             state=State(row["state"]),
@@ -80,7 +79,7 @@ class Record:
             pid=row["pid"],
             expire_time=row["expire_time"],
             exit=ExitRecord.from_bytes(row["exit"]) if row["exit"] else None,
-            extent=extent,
+            extent=_extent(row["extent"]),
         )
         return cls(row["seq"], row["name"], execution)
 
@@ -114,7 +113,9 @@ class Index:
             queue.SimpleQueue()
         )
         self._connection = _open(path)
-        self.digest_key = bytes(self._connection.execute("SELECT value FROM meta WHERE name='digest_key'").fetchone()[0])
+        self.digest_key = bytes(
+            self._connection.execute("SELECT value FROM meta WHERE name='digest_key'").fetchone()[0]
+        )
         self._thread = threading.Thread(target=self._work, name="index", daemon=True)
         self._thread.start()
 
@@ -201,14 +202,15 @@ class Index:
     async def newest_of_group(self, caller: str, group: str) -> Record | None:
         def job(db: sqlite3.Connection) -> Record | None:
             row = db.execute(
-                "SELECT * FROM execution WHERE caller=? AND exclusive_group=? AND delete_time=0 ORDER BY seq DESC LIMIT 1",
+                "SELECT * FROM execution WHERE caller=? AND exclusive_group=? AND delete_time=0"
+                " ORDER BY seq DESC LIMIT 1",
                 (caller, group),
             ).fetchone()
             return Record.from_row(row) if row else None
 
         return await self._do(job)
 
-    async def list(self, query: Query) -> list[Record]:
+    async def page(self, query: Query) -> list[Record]:
         """A page, newest first."""
         where, values = ["delete_time = 0"], []
         for clause, value in (
@@ -264,7 +266,9 @@ class Index:
 
     def drop_old_tombstones(self, now: int) -> None:
         before = now - TOMBSTONE_SECONDS * 10**9
-        self._submit(lambda db: db.execute("DELETE FROM execution WHERE delete_time > 0 AND delete_time < ?", (before,)))
+        self._submit(
+            lambda db: db.execute("DELETE FROM execution WHERE delete_time > 0 AND delete_time < ?", (before,))
+        )
 
     async def _do(self, job: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._submit(job))
@@ -329,6 +333,13 @@ def _open(path: str) -> sqlite3.Connection:
         connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
         connection.execute("INSERT OR IGNORE INTO meta VALUES ('digest_key', ?)", (secrets.token_bytes(32),))
     return connection
+
+
+def _extent(text: str | None) -> Extent:
+    if not text:
+        return Extent()
+    start, end, produced, dropped = json.loads(text)
+    return Extent(start, end, tuple(produced), tuple(dropped))
 
 
 def _find(db: sqlite3.Connection, key: Key) -> sqlite3.Row | None:

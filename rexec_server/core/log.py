@@ -14,9 +14,10 @@ from typing import NamedTuple, TypeVar
 
 from rexec_server.core.execution import CHANNELS, Extent
 from rexec_server.core.spool import (
+    PIECE_FORMAT,
+    SEGMENT_FORMAT,
     Channel,
     ExitRecord,
-    Piece,
     Segment,
     index_name,
     segment_name,
@@ -77,7 +78,7 @@ class LogReader:
     def read(
         self, offset: int, max_bytes: int, channels: Collection[Channel] = CHANNELS, end: int | None = None
     ) -> Reading:
-        """What is kept from `offset` on, up to max_bytes of the given channels; `end` is the log's final end if known."""
+        """What is kept from `offset` on, up to max_bytes of the channels; `end` is the log's final end, if known."""
         items: list[Chunk | Missing] = []
         left = max_bytes
         starts = self._starts()
@@ -239,12 +240,12 @@ class _SegmentIndex:
         fd = os.open(self._index_path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if not self._offsets:
-                self.stdout_before = Segment.from_bytes(os.pread(fd, Segment.FORMAT.size, 0)).stdout_before
+                self.stdout_before = Segment.from_bytes(os.pread(fd, SEGMENT_FORMAT.size, 0)).stdout_before
             # The last piece may have been replaced, if no byte had come of it.
             known = max(0, len(self._offsets) - 1)
             for column in (self._offsets, self._times, self._channels, self._stdout):
                 del column[known:]
-            self._read_pieces(fd, Segment.FORMAT.size + known * Piece.FORMAT.size)
+            self._read_pieces(fd, SEGMENT_FORMAT.size + known * PIECE_FORMAT.size)
         finally:
             os.close(fd)
         self.end = self.start + size
@@ -260,8 +261,8 @@ class _SegmentIndex:
 
     def _read_pieces(self, fd: int, position: int) -> None:
         data = os.pread(fd, max(0, os.fstat(fd).st_size - position), position)
-        whole = len(data) // Piece.FORMAT.size * Piece.FORMAT.size
-        for offset, time, channel in Piece.FORMAT.iter_unpack(data[:whole]):
+        whole = len(data) // PIECE_FORMAT.size * PIECE_FORMAT.size
+        for offset, time, channel in PIECE_FORMAT.iter_unpack(data[:whole]):
             stdout = self.stdout_before
             if self._offsets:
                 length = offset - self._offsets[-1] if self._channels[-1] == Channel.STDOUT else 0

@@ -40,6 +40,11 @@ SPOOL = "spool"
 # Room for an exit record, taken at the start, so that a full disk cannot keep the end from being written.
 EXIT_RECORD_BYTES = 4096
 
+# Little-endian, whatever the machine: stdout_before; offset, time, channel; written, pending, open.
+SEGMENT_FORMAT = struct.Struct("<Q")
+PIECE_FORMAT = struct.Struct("<QQQ")
+STDIN_FORMAT = struct.Struct("<QQQ")
+
 
 class Channel(enum.IntEnum):
     """Where a byte of output came from; numbers as in the wire contract."""
@@ -135,14 +140,12 @@ class Segment(NamedTuple):
 
     stdout_before: int
 
-    FORMAT = struct.Struct("<Q")
-
     def to_bytes(self) -> bytes:
-        return self.FORMAT.pack(self.stdout_before)
+        return SEGMENT_FORMAT.pack(*self)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Segment:
-        return cls(*cls.FORMAT.unpack_from(data))
+        return cls(*SEGMENT_FORMAT.unpack_from(data))
 
 
 class Piece(NamedTuple):
@@ -155,10 +158,8 @@ class Piece(NamedTuple):
     time: int  # ns since 1970
     channel: int
 
-    FORMAT = struct.Struct("<QQQ")
-
     def to_bytes(self) -> bytes:
-        return self.FORMAT.pack(*self)
+        return PIECE_FORMAT.pack(*self)
 
 
 class StdinState(NamedTuple):
@@ -168,14 +169,12 @@ class StdinState(NamedTuple):
     pending: int = 0
     open: int = 1
 
-    FORMAT = struct.Struct("<QQQ")
-
     def to_bytes(self) -> bytes:
-        return self.FORMAT.pack(*self)
+        return STDIN_FORMAT.pack(*self)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StdinState:
-        return cls(*cls.FORMAT.unpack_from(data)) if len(data) >= cls.FORMAT.size else cls()
+        return cls(*STDIN_FORMAT.unpack_from(data)) if len(data) >= STDIN_FORMAT.size else cls()
 
 
 def segment_name(offset: int) -> str:

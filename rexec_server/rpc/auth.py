@@ -14,6 +14,8 @@ from rexec_server.core.errors import Unavailable
 from rexec_server.policy.caller import Authenticator, Caller
 from rexec_server.rpc.errors import abort
 
+Context = grpc.aio.ServicerContext[Any, Any]
+
 _caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
 
 # Says that a process serves, and nothing about anybody: load balancers ask without credentials.
@@ -25,7 +27,7 @@ def current_caller() -> Caller:
     return _caller.get()
 
 
-class CallInterceptor(ServerInterceptor):  # type: ignore[misc]
+class CallInterceptor(ServerInterceptor):
     """Authenticates each call of every service, refuses them while draining, and ends failed ones with their status."""
 
     def __init__(self, authenticator: Authenticator) -> None:
@@ -34,11 +36,11 @@ class CallInterceptor(ServerInterceptor):  # type: ignore[misc]
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
-        handler = await continuation(details)
-        if handler is None or details.method.startswith(OPEN_SERVICES):
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method.startswith(OPEN_SERVICES):
             return handler
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(
@@ -52,15 +54,17 @@ class CallInterceptor(ServerInterceptor):  # type: ignore[misc]
             self._unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
         )
 
-    def _enter(self, context: grpc.aio.ServicerContext) -> None:
+    def _enter(self, context: Context) -> None:
         if self.draining:
             raise Unavailable("the server is stopping")
         metadata = context.invocation_metadata() or ()
-        given = [value if isinstance(value, str) else value.decode() for key, value in metadata if key == "authorization"]
+        given = [
+            value if isinstance(value, str) else value.decode() for key, value in metadata if key == "authorization"
+        ]
         _caller.set(self._authenticator.authenticate(given))
 
     def _unary(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def call(request: Any, context: Context) -> Any:
             try:
                 self._enter(context)
                 answer = method(request, context)
@@ -73,7 +77,7 @@ class CallInterceptor(ServerInterceptor):  # type: ignore[misc]
         return call
 
     def _streaming(self, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
                 self._enter(context)
                 async for message in method(request, context):

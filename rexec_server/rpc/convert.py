@@ -10,9 +10,9 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-
 from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
+
 from rexec_server.core.command import Command
 from rexec_server.core.errors import InvalidRequest
 from rexec_server.core.execution import CHANNELS, Execution, State

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2
@@ -40,7 +40,7 @@ def code(error: errors.RexecError) -> grpc.StatusCode:
     return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
 
 
-async def abort(context: grpc.aio.ServicerContext, error: Exception) -> NoReturn:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
     """Ends a call with the status and the details of an error; what is not ours is logged and told by its id only."""
     if not isinstance(error, errors.RexecError):
         incident = uuid.uuid4().hex
@@ -83,5 +83,3 @@ def _pack(messages: Iterable[Message]) -> list[any_pb2.Any]:
         wrapped.Pack(message)
         packed.append(wrapped)
     return packed
-
-

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass
 
+from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
+
 from rexec_server.core.entry import Entry
 from rexec_server.core.errors import Unavailable
 from rexec_server.core.execution import State
@@ -43,7 +45,7 @@ class Follower:
     text: bool
     drain: Drain
 
-    async def messages(self) -> AsyncIterator[api.FollowResponse]:
+    async def messages(self) -> AsyncGenerator[api.FollowResponse, None]:
         view = TextView(self.entry.log, self.offset) if self.text else None
         snapshot = self.entry.snapshot()
         yield api.FollowResponse(next_offset=self.offset, snapshot=convert.execution(snapshot))
@@ -61,9 +63,7 @@ class Follower:
                 break
             if not ended and self.entry.execution.state != told and not self.entry.ended:
                 told = State.RUNNING
-                yield api.FollowResponse(
-                    next_offset=self.offset, snapshot=convert.execution(self.entry.snapshot())
-                )
+                yield api.FollowResponse(next_offset=self.offset, snapshot=convert.execution(self.entry.snapshot()))
                 sent = True
             now = asyncio.get_running_loop().time()
             if sent:
@@ -105,10 +105,8 @@ class Follower:
             messages[-1].next_offset = reading.next_offset
         return messages
 
-    def _output(self, chunks: list[object]) -> api.FollowResponse:
-        return api.FollowResponse(next_offset=self.offset, output=api.Output(chunks=chunks))  # type: ignore[arg-type]
+    def _output(self, chunks: list[pb.OutputChunk]) -> api.FollowResponse:
+        return api.FollowResponse(next_offset=self.offset, output=api.Output(chunks=chunks))
 
     def _heartbeat(self) -> api.FollowResponse:
-        return api.FollowResponse(
-            next_offset=self.offset, heartbeat=api.Heartbeat(time=convert.timestamp(now_ns()))
-        )
+        return api.FollowResponse(next_offset=self.offset, heartbeat=api.Heartbeat(time=convert.timestamp(now_ns())))

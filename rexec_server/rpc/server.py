@@ -6,9 +6,9 @@ import grpc
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
+
 from rexec_server.policy.caller import Authenticator
 from rexec_server.rpc.auth import CallInterceptor
 from rexec_server.rpc.follow import Drain
@@ -35,7 +35,9 @@ OPTIONS = [
 class RpcServer:
     """Serves until `drain`. Followers are ended first, so that stopping does not wait for the slowest of them."""
 
-    def __init__(self, servicer: ExecutionServicer, drain: Drain, authenticator: Authenticator, channelz_on: bool) -> None:
+    def __init__(
+        self, servicer: ExecutionServicer, drain: Drain, authenticator: Authenticator, channelz_on: bool
+    ) -> None:
         self._drain = drain
         self._interceptor = CallInterceptor(authenticator)
         self._server = grpc.aio.server(interceptors=[self._interceptor], options=OPTIONS)

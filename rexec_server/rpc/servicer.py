@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
-
 from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
+
 from rexec_server.core.command import Defaults, check_duration
 from rexec_server.core.entry import Entry
 from rexec_server.core.errors import InvalidRequest, OutOfRange
@@ -25,6 +26,8 @@ from rexec_server.policy.caller import Caller, listed_owner, owner
 from rexec_server.rpc import convert
 from rexec_server.rpc.auth import current_caller
 from rexec_server.rpc.follow import Drain, Follower
+
+Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_POLL_BYTES = 1024 * 1024
 MAX_POLL_WAIT = 60.0
@@ -56,7 +59,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         self._facts = facts
         self._drain = drain
 
-    async def Exec(self, request: api.ExecRequest, context: grpc.aio.ServicerContext) -> api.ExecResponse:  # noqa: N802
+    async def Exec(self, request: api.ExecRequest, context: Context) -> api.ExecResponse:  # noqa: N802
         wait = convert.seconds(request, "wait")
         check_duration("wait", wait)
         key = Key(current_caller().name, request.exec_id)
@@ -73,7 +76,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         response.execution.CopyFrom(convert.execution(entry.snapshot()))
         return response
 
-    async def Poll(self, request: api.PollRequest, context: grpc.aio.ServicerContext) -> api.PollResponse:  # noqa: N802
+    async def Poll(self, request: api.PollRequest, context: Context) -> api.PollResponse:  # noqa: N802
         wait = convert.seconds(request, "wait") or 0.0
         if wait > MAX_POLL_WAIT:
             raise InvalidRequest("wait", f"{wait:g} s; at most {MAX_POLL_WAIT:g} s")
@@ -98,8 +101,8 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         )
 
     async def Follow(  # noqa: N802
-        self, request: api.FollowRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[api.FollowResponse]:
+        self, request: api.FollowRequest, context: Context
+    ) -> AsyncGenerator[api.FollowResponse, None]:
         heartbeat = convert.seconds(request, "heartbeat_interval")
         if heartbeat is not None and not 1 <= heartbeat <= 60:
             raise InvalidRequest("heartbeat_interval", f"{heartbeat:g} s; it is 1 s to 60 s")
@@ -111,7 +114,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             async for message in messages:
                 yield message
 
-    async def List(self, request: api.ListRequest, context: grpc.aio.ServicerContext) -> api.ListResponse:  # noqa: N802
+    async def List(self, request: api.ListRequest, context: Context) -> api.ListResponse:  # noqa: N802
         if not 0 <= request.page_size <= MAX_PAGE:
             raise InvalidRequest("page_size", f"{request.page_size}; it is 0 (for {DEFAULT_PAGE}) to {MAX_PAGE}")
         query = Query(
@@ -122,25 +125,25 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             labels=tuple(request.labels.items()),
             exclusive_group=request.exclusive_group or None,
         )
-        found, before = await self._executions.list(query)
+        found, before = await self._executions.page(query)
         return api.ListResponse(
             executions=[convert.execution(value) for value in found], next_page_token=convert.page_token(before)
         )
 
-    async def Signal(self, request: api.SignalRequest, context: grpc.aio.ServicerContext) -> api.SignalResponse:  # noqa: N802
+    async def Signal(self, request: api.SignalRequest, context: Context) -> api.SignalResponse:  # noqa: N802
         if request.scope not in api.SignalScope.values():
             raise InvalidRequest("scope", f"{request.scope} is no scope; SIGNAL_SCOPE_GROUP and _LEADER are")
         entry = await self._find(request.caller, request.exec_id)
         await self._executions.signal(entry, request.signal, request.scope != api.SIGNAL_SCOPE_LEADER)
         return api.SignalResponse(execution=convert.execution(entry.snapshot()))
 
-    async def Cancel(self, request: api.CancelRequest, context: grpc.aio.ServicerContext) -> api.CancelResponse:  # noqa: N802
+    async def Cancel(self, request: api.CancelRequest, context: Context) -> api.CancelResponse:  # noqa: N802
         entry = await self._find(request.caller, request.exec_id)
         await self._executions.cancel(entry, convert.seconds(request, "kill_grace"))
         return api.CancelResponse(execution=convert.execution(entry.snapshot()))
 
     async def WriteStdin(  # noqa: N802
-        self, request: api.WriteStdinRequest, context: grpc.aio.ServicerContext
+        self, request: api.WriteStdinRequest, context: Context
     ) -> api.WriteStdinResponse:
         entry = await self._find("", request.exec_id)
         remaining = context.time_remaining()
@@ -148,12 +151,12 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         await self._executions.write_stdin(entry, request.offset, request.data, request.eof, timeout)
         return api.WriteStdinResponse(stdin=convert.stdin_status(entry.snapshot().stdin))
 
-    async def Delete(self, request: api.DeleteRequest, context: grpc.aio.ServicerContext) -> api.DeleteResponse:  # noqa: N802
+    async def Delete(self, request: api.DeleteRequest, context: Context) -> api.DeleteResponse:  # noqa: N802
         await self._executions.delete(await self._find("", request.exec_id))
         return api.DeleteResponse()
 
     async def GetServerInfo(  # noqa: N802
-        self, request: api.GetServerInfoRequest, context: grpc.aio.ServicerContext
+        self, request: api.GetServerInfoRequest, context: Context
     ) -> api.GetServerInfoResponse:
         facts = self._facts
         response = api.GetServerInfoResponse(

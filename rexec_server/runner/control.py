@@ -77,7 +77,7 @@ class Control:
         write = StdinWrite(request["offset"], base64.b64decode(request["data"]), request["eof"], done)
         self._writes[connection] = write
         feed.write(write)
-        return None
+        return
 
 
 def _progress(state: StdinState) -> Message:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import platform
 import struct
+import sys
 import termios
 import time
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def set_process_name(name: str) -> None:
 
 
 def peek_status(pid: int) -> Status | None:
-    """The wait status of a child that ended, leaving it unreaped; None while it runs. ChildProcessError: not our child."""
+    """The wait status of a child that ended, which stays unreaped; None while it runs. ChildProcessError: not ours."""
     result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     if result is None or result.si_pid == 0:
         return None
@@ -125,7 +126,7 @@ def pending_bytes(fifo: int) -> int:
     """Bytes that were written to a FIFO and not read yet."""
     count = bytearray(4)
     fcntl.ioctl(fifo, termios.FIONREAD, count)
-    return struct.unpack("i", count)[0]
+    return int.from_bytes(count, sys.byteorder)
 
 
 def open_pidfd(pid: int, start: int) -> int | None:

@@ -10,7 +10,16 @@ import errno
 import os
 
 from rexec_server.core.launch import Overflow
-from rexec_server.core.spool import Channel, Piece, Segment, index_name, segment_name, segment_offsets
+from rexec_server.core.spool import (
+    PIECE_FORMAT,
+    SEGMENT_FORMAT,
+    Channel,
+    Piece,
+    Segment,
+    index_name,
+    segment_name,
+    segment_offsets,
+)
 from rexec_server.runner.linux import now_ns, pending_bytes
 
 # One splice moves at most what the pipe holds; the figure only bounds how long one call may take.
@@ -90,10 +99,10 @@ class LogWriter:
         if last and not empty and last.channel == channel and 0 <= now - last.time < PIECE_NS:
             return
         if empty:
-            self._index_end -= Piece.FORMAT.size  # no byte came of it: the new entry takes its place
+            self._index_end -= PIECE_FORMAT.size  # no byte came of it: the new entry takes its place
         piece = Piece(self.end, now, channel)
         _write_all(self._index, piece.to_bytes(), self._index_end)
-        self._index_end += Piece.FORMAT.size
+        self._index_end += PIECE_FORMAT.size
         self._piece = piece
 
     def _roll(self) -> None:
@@ -135,9 +144,9 @@ class LogWriter:
         self._segment_start = start
         self.end = start + os.fstat(self._segment).st_size
         data = os.pread(self._index, os.fstat(self._index).st_size, 0)
-        head = Segment.FORMAT.size
-        pieces = [Piece(*fields) for fields in Piece.FORMAT.iter_unpack(data[head : head + _whole(len(data) - head)])]
-        self._index_end = head + len(pieces) * Piece.FORMAT.size
+        head = SEGMENT_FORMAT.size
+        pieces = [Piece(*fields) for fields in PIECE_FORMAT.iter_unpack(data[head : head + _whole(len(data) - head)])]
+        self._index_end = head + len(pieces) * PIECE_FORMAT.size
         self._piece = pieces[-1] if pieces else None
         ends = [piece.offset for piece in pieces[1:]] + [self.end]
         stdout = sum(
@@ -154,7 +163,7 @@ def _open_segment(directory: int, start: int) -> int:
 
 def _whole(size: int) -> int:
     """Without a last entry that was written only in part."""
-    return max(0, size) // Piece.FORMAT.size * Piece.FORMAT.size
+    return max(0, size) // PIECE_FORMAT.size * PIECE_FORMAT.size
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

@@ -91,7 +91,11 @@ def _supervise(order: Order, lock: int, site: Site) -> None:
     tree = ProcessTree(born.pid, start_ticks, _own_children(born.pid), cgroup)
     stdin = _feed_stdin(loop, order, writer)
     parts = Parts(order.directory, lock, leader, tree, draft, order.pipes.outputs, stdin, cgroup, writer="shim")
-    supervision = Supervision(loop, terms, parts, on_end=lambda: control.close(), on_gone=loop.stop)
+
+    def ended() -> None:
+        control.close()
+
+    supervision = Supervision(loop, terms, parts, ended, on_gone=loop.stop)
     control = Control(loop, order.directory, supervision, site.trusted_uids)
     loop.on_child(lambda: supervision.reap_orphans(children(os.getpid())))
     supervision.start()
@@ -128,7 +132,8 @@ def _write_start(directory: int, pid: int, terms: Terms, boot_id: str) -> int:
     """Puts the command's identity on disk, which its exec waits for. Returns its start time in clock ticks."""
     ticks = linux.start_ticks(pid)
     own_ticks = linux.start_ticks(os.getpid())
-    assert ticks is not None and own_ticks is not None  # both are unreaped
+    assert ticks is not None  # it is unreaped
+    assert own_ticks is not None
     record = StartRecord(pid, ticks, os.getpid(), own_ticks, boot_id, linux.now_ns(), terms.to_json())
     fd = os.open(START, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
     os.write(fd, record.to_bytes())

@@ -123,7 +123,7 @@ def _apply_limits(limits: Limits) -> None:
 
 
 def _exec(arguments: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
-    """execvpe(3), but an error is that of the best candidate, and a script without a #! line is not given to a shell."""
+    """execvpe(3), but a script without a #! line is not given to a shell, and the error is the best candidate's."""
     program, blocked = arguments[0], None
     candidates = [program] if "/" in program else _search(program, environment.get("PATH", os.defpath))
     for path in candidates:

@@ -12,7 +12,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from rexec_server.core.spool import RUNNER_SOCKET, STDIN_STATE, StdinState
+from rexec_server.core.spool import RUNNER_SOCKET, STDIN_FORMAT, STDIN_STATE, StdinState
 from rexec_server.runner.loop import WRITE, Loop
 from rexec_server.runner.wire import encode
 
@@ -21,7 +21,7 @@ WRITE_BYTES = 64 * 1024
 
 
 class StdinWrite:
-    """One write that waits for the command to read. `done(error)` is called once, when all is in or no more can go in."""
+    """One write that waits for the command to read. `done(error)` is called once: all is in, or no more can be."""
 
     __slots__ = ("abandoned", "data", "done", "eof", "offset")
 
@@ -42,9 +42,9 @@ class StdinFeed:
         self._on_eof = on_eof
         self._queue: deque[StdinWrite] = deque()
         self._file = os.open(STDIN_STATE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
-        self._state = StdinState.from_bytes(os.pread(self._file, StdinState.FORMAT.size, 0))
-        os.posix_fallocate(self._file, 0, StdinState.FORMAT.size)
-        self._map = mmap.mmap(self._file, StdinState.FORMAT.size)
+        self._state = StdinState.from_bytes(os.pread(self._file, STDIN_FORMAT.size, 0))
+        os.posix_fallocate(self._file, 0, STDIN_FORMAT.size)
+        self._map = mmap.mmap(self._file, STDIN_FORMAT.size)
         self._set(self._state)
 
     @property

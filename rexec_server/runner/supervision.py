@@ -57,9 +57,7 @@ class Terms(NamedTuple):
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Terms:
-        return cls(
-            **fields | {"leftovers": Leftovers(fields["leftovers"]), "overflow": Overflow(fields["overflow"])}
-        )
+        return cls(**fields | {"leftovers": Leftovers(fields["leftovers"]), "overflow": Overflow(fields["overflow"])})
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from rexec_server.core.launch import Overflow
 from rexec_server.core.spool import (
     EXIT,
     FIFO_OUT,
@@ -14,7 +15,6 @@ from rexec_server.core.spool import (
     StartRecord,
     read_start,
 )
-from rexec_server.core.launch import Overflow
 from rexec_server.runner import linux
 from rexec_server.runner.cgroup import Cgroup
 from rexec_server.runner.control import Control
@@ -192,5 +192,3 @@ def abandon(directory: int, why: str, name: str = "ECANCELED") -> None:
         ExitDraft(directory).finish(not_started(why, name))
         ring(lock)
     os.close(lock)
-
-

@@ -60,7 +60,7 @@ class ProcessTree:
                 _send(pid, number)
 
     def kill(self) -> None:
-        """Kills all that is found; processes being born may survive one call, so the caller repeats until none is left."""
+        """Kills all that is found. A process being born may be missed, so the caller repeats until none is left."""
         if self._cgroup:
             self._cgroup.kill()
         self.signal_all(signal.SIGKILL)
