@@ -71,6 +71,8 @@ async def _serve(config: Config) -> None:
         engine = LocalEngine(config.state_dir, launcher)
         stack.push_async_callback(engine.close)
         await engine.ready()
+        keeper = asyncio.create_task(engine.keep_connected())
+        stack.callback(keeper.cancel)
 
         defaults, bounds = _defaults(config), _bounds(config)
         executions = Executions(index, engine, waker, defaults, bounds)

@@ -71,6 +71,11 @@ class Config(BaseModel):
     start_runner: bool = True
     channelz: bool = False
 
+    @field_validator("state_dir", "working_directory")
+    @classmethod
+    def _make_absolute(cls, path: str) -> str:
+        return os.path.abspath(path)
+
     @field_validator("listen")
     @classmethod
     def _check_listen(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:

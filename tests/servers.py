@@ -18,7 +18,7 @@ from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
 from tests.waiting import eventually
 
-_LISTENS = re.compile(r"listens on (\S+?)[.,]")
+_LISTENS = re.compile(r"listens on (\S+?)[.,](?:\s|$)")
 
 
 class Server:

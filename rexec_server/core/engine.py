@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from rexec_server.core.launch import Launch
-from rexec_server.core.spool import Reason
+from rexec_server.core.spool import Reason, StartError
 
 
 class StdinProgress(NamedTuple):
@@ -28,8 +28,8 @@ class Engine(Protocol):
     async def ready(self) -> None:
         """Returns when a start can be asked for; raises Unavailable if that is not to be soon."""
 
-    async def start(self, name: str, launch: Launch) -> None:
-        """Returns when the command runs or its failure to start is recorded in the spool.
+    async def start(self, name: str, launch: Launch) -> StartError | None:
+        """Returns when the command runs, or why it could not be started.
 
         Unavailable when that is not known; then `abandon` makes it certain.
         """

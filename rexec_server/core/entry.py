@@ -29,7 +29,10 @@ class Entry:
         self.followers = 0
         self.unattended_timeout: float | None = None
         self.decided = asyncio.Event()  # whether the command runs, or could not be started, is known
-        self.watches: list[int] = []
+        self.end_watch: int | None = None
+        self.output_watch: int | None = None
+        self.watchers = 0
+        self._woken_at = -1  # the log's end when waiters were last woken
         self._execution = record.execution
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -92,6 +95,13 @@ class Entry:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+
+    def wake_if_changed(self) -> None:
+        """Wakes only for new output: a look each second must not wake ten thousand idle followers."""
+        end = self.extent().end
+        if end != self._woken_at:
+            self._woken_at = end
+            self.wake()
 
     async def changed(self, timeout: float) -> None:
         """Returns at the next `wake`, or after `timeout` seconds.

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -152,6 +152,15 @@ class Executions:
             raise StillRunning(entry.key.exec_id)
         await self._forget(entry.name, entry.key)
 
+    @contextlib.contextmanager
+    def watched(self, entry: Entry) -> Iterator[None]:
+        """Each batch of output wakes who waits for the entry, for the time of this block."""
+        self._registry.watch_output(entry)
+        try:
+            yield
+        finally:
+            self._registry.unwatch_output(entry)
+
     @contextlib.asynccontextmanager
     async def attended(self, entry: Entry) -> AsyncIterator[None]:
         """Somebody follows for the time of this block. Exhausted when too many do."""
@@ -159,16 +168,14 @@ class Executions:
             raise Exhausted("followers", f"{self._followers} followers are attached, and no more may be", 5.0)
         self._followers += 1
         entry.followers += 1
-        self._registry.watch_output(entry)
         if entry.followers == 1 and entry.unattended_timeout is not None:
             self._spawn(self._attend(entry, entry.unattended_timeout / 4))
         try:
-            yield
+            with self.watched(entry):
+                yield
         finally:
             self._followers -= 1
             entry.followers -= 1
-            if not entry.followers:
-                self._registry.unwatch_output(entry)
             if entry.unattended_timeout is not None and not entry.ended:
                 # The time until it is taken for abandoned begins when the last follower leaves.
                 self._spawn(self._attend_once(entry))
@@ -203,10 +210,13 @@ class Executions:
         """Asks the engine to start it. When it is not known whether that happened, makes sure of one or the other."""
         try:
             try:
-                await self._engine.start(entry.name, launch)
+                start_error = await self._engine.start(entry.name, launch)
             except Unavailable as error:
+                start_error = None
                 await self._make_certain(entry, f"the engine did not answer: {error.message}")
             self._registry.watch(entry)
+            if start_error:
+                self._registry.settle_not_started(entry, start_error)
         finally:
             entry.decided.set()
 

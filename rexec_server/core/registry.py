@@ -7,8 +7,8 @@ from collections import OrderedDict
 from rexec_server.core.engine import Engine
 from rexec_server.core.entry import Entry
 from rexec_server.core.execution import Key
-from rexec_server.core.index import Index, Record
-from rexec_server.core.spool import LOCK, ExitRecord
+from rexec_server.core.index import Index, Record, now_ns
+from rexec_server.core.spool import LOCK, ExitRecord, Reason, StartError
 from rexec_server.core.waker import Waker
 
 _REMEMBERED_ENDED = 256
@@ -45,17 +45,20 @@ class Registry:
 
     def watch(self, entry: Entry) -> None:
         """From now on is told of the entry's output and end. Watching comes before looking, so nothing is missed."""
-        entry.watches = [self._waker.on_rename_into(entry.directory, lambda: self._look(entry))]
+        entry.end_watch = self._waker.on_rename_into(entry.directory, lambda: self._look(entry))
         self._look(entry)
 
     def watch_output(self, entry: Entry) -> None:
-        """Wakes followers at each batch of output; only while there are any, as each batch costs a wake-up."""
-        if len(entry.watches) == 1:
-            entry.watches.append(self._waker.on_write(f"{entry.directory}/{LOCK}", entry.wake))
+        """Wakes who waits at each batch of output; only while somebody does, as each batch costs a wake-up."""
+        entry.watchers += 1
+        if entry.watchers == 1 and not entry.ended:
+            entry.output_watch = self._waker.on_write(f"{entry.directory}/{LOCK}", entry.wake_if_changed)
 
     def unwatch_output(self, entry: Entry) -> None:
-        if len(entry.watches) == 2:
-            self._waker.forget(entry.watches.pop())
+        entry.watchers -= 1
+        if entry.watchers == 0 and entry.output_watch is not None:
+            self._waker.forget(entry.output_watch)
+            entry.output_watch = None
 
     def wake_all(self) -> None:
         for entry in self.live.values():
@@ -72,6 +75,12 @@ class Registry:
             self._index.note_started(entry.name, execution.pid, execution.start_time)
             entry.wake()
 
+    def settle_not_started(self, entry: Entry, error: StartError) -> None:
+        """For a start that failed before there was a place to record it; the spool goes first if it says anything."""
+        if not entry.ended:
+            record = ExitRecord(Reason.START_FAILED, now_ns(), 0, 0, output_complete=True, start_error=error)
+            self._settle(entry, record)
+
     def _settle(self, entry: Entry, record: ExitRecord) -> None:
         """The one transition to an end. The index hears of it before anybody else can act on it."""
         entry.settle(record)
@@ -79,8 +88,9 @@ class Registry:
         self._index.note_ended(
             entry.name, record, execution.extent, execution.pid, execution.start_time, execution.expire_time
         )
-        while entry.watches:
-            self._waker.forget(entry.watches.pop())
+        if entry.end_watch is not None:
+            self._waker.forget(entry.end_watch)
+            entry.end_watch = None
         del self.live[entry.key]
         self._remember_ended(entry)
         entry.wake()

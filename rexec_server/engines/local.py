@@ -15,7 +15,7 @@ from typing import Any
 from rexec_server.core.engine import StdinProgress
 from rexec_server.core.errors import Unavailable
 from rexec_server.core.launch import Launch
-from rexec_server.core.spool import CONTROL, EXIT, RUNNER_SOCKET, SPOOL, Reason
+from rexec_server.core.spool import CONTROL, EXIT, RUNNER_SOCKET, SPOOL, Reason, StartError
 from rexec_server.runner.wire import HEADER, MAX_FRAME, Message, encode
 
 # How long a dead runner or shim may take to be replaced before a caller is told.
@@ -43,8 +43,15 @@ class LocalEngine:
     async def ready(self) -> None:
         await self._connected()
 
-    async def start(self, name: str, launch: Launch) -> None:
-        await self._ask({"op": "start", "id": name, "launch": launch.to_json()})
+    async def keep_connected(self) -> None:
+        """Replaces a runner as soon as it dies, so that somebody takes over from a shim that dies too."""
+        while True:
+            with suppress(Unavailable):
+                await (await self._connected()).closed.wait()
+
+    async def start(self, name: str, launch: Launch) -> StartError | None:
+        answer = await self._ask({"op": "start", "id": name, "launch": launch.to_json()})
+        return StartError(*answer["start_error"]) if "start_error" in answer else None
 
     async def abandon(self, name: str, why: str) -> None:
         await self._ask({"op": "abandon", "id": name, "why": why})
@@ -78,7 +85,10 @@ class LocalEngine:
 
     async def _ask(self, request: Message) -> Message:
         """A request to the runner. Unavailable when it did not answer: it may or may not have been done."""
-        return await (await self._connected()).ask(request)
+        answer = await (await self._connected()).ask(request)
+        if "error" in answer:
+            raise Unavailable(f"rexec-runner: {answer['error']}")
+        return answer
 
     async def _connected(self) -> _Channel:
         async with self._connecting:
@@ -133,8 +143,12 @@ class _Channel:
         self._writer = writer
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Message]] = {}
-        self.open = True
+        self.closed = asyncio.Event()
         self._task = asyncio.create_task(self._read())
+
+    @property
+    def open(self) -> bool:
+        return not self.closed.is_set()
 
     @classmethod
     async def connect(cls, path: str) -> _Channel:
@@ -174,7 +188,7 @@ class _Channel:
         except (OSError, asyncio.IncompleteReadError, ValueError) as error:
             self._fail(str(error))
         finally:
-            self.open = False
+            self.closed.set()
             self._fail("closed")
             self._writer.close()
 

@@ -88,7 +88,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         if start is None:
             start = entry.log.tail_lines(self._facts.tail_lines, size, channels)
         if wait:
-            async with self._executions.attended(entry):
+            with self._executions.watched(entry):
                 await self._until(entry, wait, lambda: entry.ended or self._has_output(entry, start, channels))
         ended = entry.ended  # before reading: what is read after an end is all there is
         reading = entry.log.read(start, size, channels, entry.end_offset)

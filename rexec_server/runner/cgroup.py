@@ -76,7 +76,10 @@ class Cgroup:
 
     def enter(self) -> None:
         """Moves the calling process in; called by the command's process before its exec."""
-        self._write("cgroup.procs", "0")
+        try:
+            self._write("cgroup.procs", "0")
+        except OSError:
+            pass  # the walk over the tree finds its processes too
 
     def members(self) -> list[int]:
         try:

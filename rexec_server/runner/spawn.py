@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import resource
+import signal
 from typing import NamedTuple, NoReturn
 
 from rexec_server.core.launch import Launch, Limits
@@ -20,6 +21,8 @@ from rexec_server.runner.heritage import Heritage
 
 _BARRIER_OPEN = b"x"
 _NOT_EXECUTED = 127
+# An error's text has its place in the exit record, which is 4 KiB.
+_LONGEST = 1000
 
 _RESOURCES = {
     "memory_bytes": resource.RLIMIT_AS,
@@ -47,8 +50,13 @@ class Born(NamedTuple):
 
     def release(self) -> StartError | None:
         """Lets it exec. Returns why that failed, or None when the command runs."""
-        os.write(self.barrier, _BARRIER_OPEN)
-        os.close(self.barrier)
+        try:
+            os.write(self.barrier, _BARRIER_OPEN)
+        except BrokenPipeError:
+            os.close(self.failure)
+            return StartError("ECANCELED", "its process died before it was executed")
+        finally:
+            os.close(self.barrier)
         data = b""
         while piece := os.read(self.failure, 4096):
             data += piece
@@ -94,12 +102,12 @@ def _run_child(
             raise OSError(errno.ECANCELED, "its supervisor died before it was started")
         step = "set up its streams"
         _set_stdio(stdio)
-        step = "apply its limits"
-        heritage.give_back()
-        _apply_limits(launch.limits)
         os.umask(launch.umask)
         step = f"change to directory {launch.working_directory!r}"
-        os.chdir(launch.working_directory)
+        os.chdir(launch.working_directory.encode())
+        step = "apply its limits"
+        heritage.give_back()
+        _apply_limits(launch.limits)  # last: they may be too small for what comes before an exec
         step = f"execute {launch.arguments[0]!r}"
         _exec(launch.arguments, launch.environment)
     except BaseException as error:  # whatever it is, it must not pass for the command's own exit
@@ -123,31 +131,31 @@ def _apply_limits(limits: Limits) -> None:
 
 
 def _exec(arguments: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
-    """execvpe(3), but a script without a #! line is not given to a shell, and the error is the best candidate's."""
-    program, blocked = arguments[0], None
-    candidates = [program] if "/" in program else _search(program, environment.get("PATH", os.defpath))
-    for path in candidates:
+    """execvpe(3), but no shell is tried for a script without a #! line, and the error is the best candidate's."""
+    program, search_path = arguments[0], environment.get("PATH", os.defpath)
+    # As UTF-8, whatever the locale that we were started in.
+    argv = [argument.encode() for argument in arguments]
+    env = {name.encode(): value.encode() for name, value in environment.items()}
+    if "/" in program:
+        os.execve(argv[0], argv, env)
+    blocked: OSError = FileNotFoundError(errno.ENOENT, f"no such program in PATH={search_path}")
+    for directory in search_path.split(":"):
         try:
-            os.execve(path, arguments, environment)
+            os.execve(os.path.join(directory or ".", program).encode(), argv, env)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:
             blocked = error
-    if blocked:
-        raise blocked
-    if "/" in program:
-        os.execve(program, arguments, environment)  # once more, for the exact error: ENOENT or ENOTDIR
-    raise FileNotFoundError(errno.ENOENT, f"no such program in PATH={environment.get('PATH', os.defpath)}")
-
-
-def _search(program: str, path: str) -> list[str]:
-    return [os.path.join(directory or ".", program) for directory in path.split(":")]
+    raise blocked
 
 
 def _tell_failure(error: BaseException, step: str, failure: int, exit_draft: int) -> None:
     number = (error.errno if isinstance(error, OSError) else None) or errno.EINVAL
     text = (error.strerror if isinstance(error, OSError) else str(error)) or os.strerror(number)
-    start_error = StartError(errno.errorcode.get(number, str(number)), f"could not {step}: {text}")
+    start_error = StartError(
+        errno.errorcode.get(number, str(number)), f"could not {step[:_LONGEST]}: {text[:_LONGEST]}"
+    )
     note = json.dumps({"start_error": start_error}).encode() + b"\n"
-    os.pwrite(exit_draft, note, 0)
     os.write(failure, note)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # its own file size limit is in force already
+    os.pwrite(exit_draft, note, 0)
