@@ -64,10 +64,12 @@ class Entry:
     def note_start(self) -> bool:
         """Reads who runs, if that is there and new."""
         data = _read(f"{self.directory}/{START}")
-        if not data or self._execution.state != State.STARTING:
+        if not data:
             return False
         record = StartRecord.from_bytes(data)
         self.unattended_timeout = record.supervision["unattended_timeout"]
+        if self._execution.state != State.STARTING:
+            return False
         self._execution = replace(self._execution, state=State.RUNNING, pid=record.pid, start_time=record.start_time)
         return True
 

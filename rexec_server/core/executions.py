@@ -150,7 +150,8 @@ class Executions:
         """Forgets output and record; the id stays used. StillRunning."""
         if not entry.ended:
             raise StillRunning(entry.key.exec_id)
-        await self._forget(entry.name, entry.key)
+        # Not half of it, should the caller go away meanwhile: the tombstone alone would leave the output behind.
+        await asyncio.shield(self._spawn(self._forget(entry.name, entry.key)))
 
     @contextlib.contextmanager
     def watched(self, entry: Entry) -> Iterator[None]:
@@ -168,12 +169,12 @@ class Executions:
             raise Exhausted("followers", f"{self._followers} followers are attached, and no more may be", 5.0)
         self._followers += 1
         entry.followers += 1
-        if entry.followers == 1 and entry.unattended_timeout is not None:
-            self._spawn(self._attend(entry, entry.unattended_timeout / 4))
+        attendance = self._spawn(self._attend(entry))
         try:
             with self.watched(entry):
                 yield
         finally:
+            attendance.cancel()
             self._followers -= 1
             entry.followers -= 1
             if entry.unattended_timeout is not None and not entry.ended:
@@ -227,10 +228,12 @@ class Executions:
                 return
             await asyncio.sleep(ENGINE_RETRY_SECONDS)
 
-    async def _attend(self, entry: Entry, interval: float) -> None:
-        while entry.followers and not entry.ended:
+    async def _attend(self, entry: Entry) -> None:
+        """For one follower, as long as it stays; whether that matters is known when the command has been started."""
+        await entry.decided.wait()
+        while entry.unattended_timeout is not None and not entry.ended:
             await self._attend_once(entry)
-            await asyncio.sleep(interval)
+            await asyncio.sleep(entry.unattended_timeout / 4)
 
     async def _attend_once(self, entry: Entry) -> None:
         with contextlib.suppress(Unavailable):  # then its supervisor is being replaced, and counts anew

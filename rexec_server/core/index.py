@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from rexec_server.core.errors import Busy, Conflict, ExecIdUsed, Exhausted, RexecError, StillRunning, Unavailable
+from rexec_server.core.errors import Busy, Conflict, ExecIdUsed, Exhausted, StillRunning, Unavailable
 from rexec_server.core.execution import Execution, Extent, Key, Request, State, final_state
 from rexec_server.core.spool import ExitRecord
 
@@ -291,6 +291,8 @@ class Index:
                 self._commit(jobs)
 
     def _commit(self, jobs: list[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]]) -> None:
+        # A job whose caller has gone before its turn is not done; from here on it cannot be cancelled any more.
+        jobs = [(job, future) for job, future in jobs if future.set_running_or_notify_cancel()]
         outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -308,15 +310,18 @@ class Index:
             else:
                 future.set_result(result)
 
-    def _try(self, job: Callable[[sqlite3.Connection], Any]) -> tuple[Any, RexecError | None]:
+    def _try(self, job: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
+        """Whatever is wrong with a job is its caller's to know, and must not end the thread that all depend on."""
         self._connection.execute("SAVEPOINT job")
         try:
             result = job(self._connection)
-        except RexecError as error:
+        except Exception as error:
+            if not self._connection.in_transaction:
+                raise  # so bad that SQLite has rolled back everybody's work
             self._connection.execute("ROLLBACK TO job")
-            return None, error
-        finally:
             self._connection.execute("RELEASE job")
+            return None, Unavailable(f"the index failed: {error}") if isinstance(error, sqlite3.Error) else error
+        self._connection.execute("RELEASE job")
         return result, None
 
 

@@ -81,7 +81,7 @@ def states(numbers: Iterable[int]) -> tuple[State, ...]:
     for number in asked:
         if number not in tuple(State):
             raise InvalidRequest("states", f"{number} is no state that an execution can be in")
-    return tuple(State(number) for number in asked)
+    return tuple(State(number) for number in dict.fromkeys(asked))
 
 
 def execution(value: Execution) -> pb.Execution:
@@ -175,9 +175,12 @@ def parse_page_token(token: str) -> int | None:
     if not token:
         return None
     try:
-        return int(base64.urlsafe_b64decode(token.encode()))
+        before = int(base64.urlsafe_b64decode(token.encode()))
     except (ValueError, binascii.Error):
-        raise InvalidRequest("page_token", "is not the next_page_token of a page") from None
+        before = -1
+    if not 0 <= before < 2**63:  # what the index can count to
+        raise InvalidRequest("page_token", "is not the next_page_token of a page")
+    return before
 
 
 def _enum(kind: type[T], number: int, field: str) -> T:

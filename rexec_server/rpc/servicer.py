@@ -13,7 +13,7 @@ from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
-from rexec_server.core.command import Defaults, check_duration
+from rexec_server.core.command import MAX_LABELS, Defaults, check_duration
 from rexec_server.core.entry import Entry
 from rexec_server.core.errors import InvalidRequest, OutOfRange
 from rexec_server.core.execution import CHANNELS, Key
@@ -117,6 +117,8 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
     async def List(self, request: api.ListRequest, context: Context) -> api.ListResponse:  # noqa: N802
         if not 0 <= request.page_size <= MAX_PAGE:
             raise InvalidRequest("page_size", f"{request.page_size}; it is 0 (for {DEFAULT_PAGE}) to {MAX_PAGE}")
+        if len(request.labels) > MAX_LABELS:
+            raise InvalidRequest("labels", f"{len(request.labels)} labels; an execution has at most {MAX_LABELS}")
         query = Query(
             caller=listed_owner(current_caller(), request.caller),
             page_size=request.page_size or DEFAULT_PAGE,

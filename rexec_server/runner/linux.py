@@ -72,11 +72,21 @@ def peek_usage(pid: int) -> Usage | None:
     return Usage(rusage[0] + rusage[1] / 1e6, rusage[2] + rusage[3] / 1e6, rusage[4] * 1024)
 
 
-def reap(pid: int) -> None:
+def next_ended_child() -> int | None:
+    """Some child that has ended and is not reaped; None when there is none."""
     try:
-        os.waitpid(pid, os.WNOHANG)
+        result = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     except ChildProcessError:
-        pass  # somebody above us is its parent, and reaps it
+        return None
+    return result.si_pid if result else None
+
+
+def reap(pid: int) -> bool:
+    """Reaps a child if it has ended; whether it had."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False  # somebody above us is its parent, and reaps it
 
 
 def foreign_status(pid: int, pidfd: int) -> Status | None:

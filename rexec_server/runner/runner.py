@@ -179,27 +179,28 @@ class Runner:
 
     def _reap(self) -> None:
         """Reaps our children: shims, and orphans of executions that lost theirs. Leaders wait for their record."""
-        dead = []
-        for pid in self._ended_children():
-            linux.reap(pid)
-            if pid in self._shims:
-                dead.append(self._shims.pop(pid))
+        dead = [self._shims.pop(pid) for pid in self._reap_children() if pid in self._shims]
         if not dead:
             return
         # What has become ours by a shim's death is its execution's. When two die at once, it is not known whose; then
         # only what the session or an open FIFO proves is counted as theirs.
-        orphans = set(children(os.getpid())) - self._shims.keys() - self._takeover.leaders if len(dead) == 1 else set()
+        orphans = self._others() - self._shims.keys() if len(dead) == 1 else set()
         for name in dead:
             execution = self._executions[name]
             self._takeover.take(name, execution.directory, execution.pipes, orphans)
 
-    def _ended_children(self) -> list[int]:
-        """Our zombies, without those leaders whose end is being recorded."""
-        ended = []
-        for pid in children(os.getpid()):
-            if pid not in self._takeover.leaders and linux.peek_status(pid):
-                ended.append(pid)
-        return ended
+    def _reap_children(self) -> list[int]:
+        """Reaps every child that has ended, but for leaders, and returns their pids."""
+        reaped: list[int] = []
+        while (pid := linux.next_ended_child()) is not None:
+            if pid in self._takeover.leaders:  # it hides those behind it
+                return reaped + [pid for pid in self._others() if linux.reap(pid)]
+            linux.reap(pid)
+            reaped.append(pid)
+        return reaped
+
+    def _others(self) -> set[int]:
+        return set(children(os.getpid())) - self._takeover.leaders
 
     def _forget(self, name: str) -> None:
         """Nothing is left to be done for it; the takeover has closed what was open."""

@@ -148,6 +148,9 @@ class Takeover:
 
     def _discard(self, execution: str, directory: int, pipes: Pipes) -> None:
         """The record is written; kept leftovers may still write, and must not block."""
+        cgroup = Cgroup.existing(self._site.cgroup_base, execution)
+        if cgroup:
+            cgroup.remove()  # now that also the last orphan is reaped
         has_fifos = os.access(FIFO_OUT, os.F_OK, dir_fd=directory)
         os.close(directory)
         pipes.release_stdin()
