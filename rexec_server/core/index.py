@@ -6,25 +6,19 @@ spool; what the index says of an end was read there.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import queue
-import secrets
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
 
-from rexec_server.core.errors import Busy, Conflict, ExecIdUsed, Exhausted, StillRunning, Unavailable
+from rexec_server.core.database import Database
+from rexec_server.core.errors import Busy, Conflict, ExecIdUsed, Exhausted, StillRunning
 from rexec_server.core.execution import Execution, Extent, Key, Request, State, final_state
 from rexec_server.core.spool import ExitRecord
 
 SCHEMA_VERSION = 1
 TOMBSTONE_SECONDS = 30 * 86400
-
 _SCHEMA = """
 CREATE TABLE execution (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -50,9 +44,8 @@ CREATE INDEX execution_live ON execution (caller, exclusive_group) WHERE state <
 CREATE INDEX execution_expiry ON execution (expire_time) WHERE state >= 3 AND delete_time = 0;
 CREATE INDEX execution_tombstone ON execution (delete_time) WHERE delete_time > 0;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+INSERT INTO meta VALUES ('digest_key', randomblob(32));
 """
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +101,11 @@ class Index:
     """The index file. Coroutines answer when what they wrote is on disk."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._jobs: queue.SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None] = (
-            queue.SimpleQueue()
-        )
-        self._connection = _open(path)
-        self.digest_key = bytes(
-            self._connection.execute("SELECT value FROM meta WHERE name='digest_key'").fetchone()[0]
-        )
-        self._thread = threading.Thread(target=self._work, name="index", daemon=True)
-        self._thread.start()
+        self._database = Database(path, _SCHEMA, SCHEMA_VERSION)
+        self.digest_key = bytes(self._database.read("SELECT value FROM meta WHERE name = 'digest_key'"))
 
     def close(self) -> None:
-        self._jobs.put(None)
-        self._thread.join()
-        self._connection.close()
+        self._database.close()
 
     async def reserve(
         self, key: Key, name: str, digest: bytes, request: Request, max_running: int, now: int
@@ -148,11 +131,10 @@ class Index:
             assert row is not None
             return Reserved(Record.from_row(row), existed=False)
 
-        return await self._do(job)
+        return await self._database.do(job)
 
     def note_started(self, name: str, pid: int, start_time: int) -> None:
-        """Not waited for: the spool says it too."""
-        self._submit(
+        self._database.note(
             lambda db: db.execute(
                 "UPDATE execution SET state=?, pid=?, start_time=? WHERE name=? AND state=?",
                 (State.RUNNING, pid, start_time, name, State.STARTING),
@@ -162,8 +144,8 @@ class Index:
     def note_ended(
         self, name: str, record: ExitRecord, extent: Extent, pid: int, start_time: int, expire_time: int
     ) -> None:
-        """Not waited for, but before every later request: a group is free when its caller has seen the end."""
-        self._submit(
+        """Every later request sees it: a group is free when its caller has seen the end."""
+        self._database.note(
             lambda db: db.execute(
                 "UPDATE execution SET state=?, pid=?, start_time=?, end_time=?, expire_time=?, exit=?, extent=?,"
                 " kept_bytes=? WHERE name=? AND state < 3",
@@ -186,16 +168,16 @@ class Index:
             row = _find(db, key)
             return Record.from_row(row) if row and not row["delete_time"] else None
 
-        return await self._do(job)
+        return await self._database.do(job)
 
     async def unfinished(self) -> list[Record]:
-        return await self._do(
+        return await self._database.do(
             lambda db: [Record.from_row(row) for row in db.execute("SELECT * FROM execution WHERE state < 3")]
         )
 
     async def names(self) -> set[str]:
         """Names of all directories that the spool should have."""
-        return await self._do(
+        return await self._database.do(
             lambda db: {row["name"] for row in db.execute("SELECT name FROM execution WHERE delete_time = 0")}
         )
 
@@ -208,7 +190,7 @@ class Index:
             ).fetchone()
             return Record.from_row(row) if row else None
 
-        return await self._do(job)
+        return await self._database.do(job)
 
     async def page(self, query: Query) -> list[Record]:
         """A page, newest first."""
@@ -227,8 +209,11 @@ class Index:
         for name, value in query.labels:
             where.append("EXISTS (SELECT 1 FROM json_each(request, '$.labels') WHERE key = ? AND value = ?)")
             values += [name, value]
-        sql = f"SELECT * FROM execution WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - only our own clauses
-        return await self._do(lambda db: [Record.from_row(row) for row in db.execute(sql, (*values, query.page_size))])
+        # Of the text only our own clauses, above; what the caller gave is bound.
+        sql = f"SELECT * FROM execution WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"  # noqa: S608
+        return await self._database.do(
+            lambda db: [Record.from_row(row) for row in db.execute(sql, (*values, query.page_size))]
+        )
 
     async def delete(self, name: str, now: int) -> bool:
         """Makes an ended execution a tombstone. False when it was one already; StillRunning when it has not ended."""
@@ -245,12 +230,12 @@ class Index:
             )
             return True
 
-        return await self._do(job)
+        return await self._database.do(job)
 
     async def expired(self, now: int) -> list[Record]:
         """Ended executions whose time is over; the rest of them next time."""
         sql = "SELECT * FROM execution WHERE state >= 3 AND delete_time = 0 AND expire_time <= ? LIMIT 1000"
-        return await self._do(lambda db: [Record.from_row(row) for row in db.execute(sql, (now,))])
+        return await self._database.do(lambda db: [Record.from_row(row) for row in db.execute(sql, (now,))])
 
     async def excess(self, max_count: int, max_bytes: int) -> list[Record]:
         """The oldest of the ended executions, as far as they are too many, or keep too much. Never a live one."""
@@ -262,82 +247,14 @@ class Index:
                     WINDOW newest AS (ORDER BY end_time DESC, seq DESC)
                 ) WHERE number > ? OR bytes > ?
             ) LIMIT 1000"""
-        return await self._do(lambda db: [Record.from_row(row) for row in db.execute(sql, (max_count, max_bytes))])
+        return await self._database.do(
+            lambda db: [Record.from_row(row) for row in db.execute(sql, (max_count, max_bytes))]
+        )
 
     def drop_old_tombstones(self, now: int) -> None:
         before = now - TOMBSTONE_SECONDS * 10**9
-        self._submit(
-            lambda db: db.execute("DELETE FROM execution WHERE delete_time > 0 AND delete_time < ?", (before,))
-        )
-
-    async def _do(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.wrap_future(self._submit(job))
-
-    def _submit(self, job: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        future: Future[T] = Future()
-        self._jobs.put((job, future))
-        return future
-
-    def _work(self) -> None:
-        """Does all waiting jobs in one transaction; each in a savepoint, so that one's error is nobody else's."""
-        running = True
-        while running:
-            batch = [self._jobs.get()]
-            while not self._jobs.empty():
-                batch.append(self._jobs.get())
-            jobs = [job for job in batch if job is not None]
-            running = len(jobs) == len(batch)
-            if jobs:
-                self._commit(jobs)
-
-    def _commit(self, jobs: list[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]]) -> None:
-        # A job whose caller has gone before its turn is not done; from here on it cannot be cancelled any more.
-        jobs = [(job, future) for job, future in jobs if future.set_running_or_notify_cancel()]
-        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for job, future in jobs:
-                outcomes.append((future, *self._try(job)))
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            failure = Unavailable(f"the index cannot be written: {error}")
-            outcomes = [(future, None, failure) for _, future in jobs]
-        for future, result, problem in outcomes:
-            if problem is not None:
-                future.set_exception(problem)
-            else:
-                future.set_result(result)
-
-    def _try(self, job: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
-        """Whatever is wrong with a job is its caller's to know, and must not end the thread that all depend on."""
-        self._connection.execute("SAVEPOINT job")
-        try:
-            result = job(self._connection)
-        except Exception as error:
-            if not self._connection.in_transaction:
-                raise  # so bad that SQLite has rolled back everybody's work
-            self._connection.execute("ROLLBACK TO job")
-            self._connection.execute("RELEASE job")
-            return None, Unavailable(f"the index failed: {error}") if isinstance(error, sqlite3.Error) else error
-        self._connection.execute("RELEASE job")
-        return result, None
-
-
-def _open(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")  # a reservation that was answered survives a power cut
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        connection.close()
-        raise Unavailable(f"{path} is of a newer rexec (schema {version}; this one knows {SCHEMA_VERSION})")
-    if version == 0:
-        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-        connection.execute("INSERT OR IGNORE INTO meta VALUES ('digest_key', ?)", (secrets.token_bytes(32),))
-    return connection
+        sql = "DELETE FROM execution WHERE delete_time > 0 AND delete_time < ?"
+        self._database.note(lambda db: db.execute(sql, (before,)))
 
 
 def _extent(text: str | None) -> Extent:

@@ -1,0 +1,138 @@
+"""A SQLite file with one writer thread: jobs that come together share a commit.
+
+An fsync costs more than all else about a reservation; a hundred that wait for the same one cost hardly more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rexec_server.core.errors import Unavailable
+
+# Notes that nobody waits for are committed with the next job, or after this long, or when there are so many.
+NOTES_SECONDS = 0.05
+MAX_NOTES = 256
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Something to be done by the index's thread, and who is told of it."""
+
+    run: Callable[[sqlite3.Connection], Any]
+    future: Future[Any]
+    awaited: bool
+
+
+class Database:
+    """The file and its thread. Unavailable when the file is of a newer version."""
+
+    def __init__(self, path: str, schema: str, version: int) -> None:
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._connection = _open(path, schema, version)
+        self._thread = threading.Thread(target=self._work, name="index", daemon=True)
+        self._thread.start()
+
+    def read(self, sql: str) -> Any:
+        """One value, read now: only before anything else is under way."""
+        return self._connection.execute(sql).fetchone()[0]
+
+    def close(self) -> None:
+        """Returns when all that was submitted is done."""
+        self._jobs.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    async def do(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """Does a job, and answers when it is on disk. Its RexecError, or Unavailable when SQLite failed."""
+        return await asyncio.wrap_future(self._submit(run, awaited=True))
+
+    def note(self, run: Callable[[sqlite3.Connection], Any]) -> None:
+        """Something that the spool says too: nobody waits for it, but all that is asked later sees it."""
+        self._submit(run, awaited=False)
+
+    def _submit(self, run: Callable[[sqlite3.Connection], T], awaited: bool) -> Future[T]:
+        job = _Job(run, Future(), awaited)
+        self._jobs.put(job)
+        return job.future
+
+    def _work(self) -> None:
+        """Does all waiting jobs in one transaction. Notes wait a moment, for a job whose commit takes them along."""
+        notes: list[_Job] = []
+        closing = False
+        while not closing:
+            batch = self._next_batch(NOTES_SECONDS if notes else None)
+            closing = None in batch
+            jobs = notes + [job for job in batch if job is not None]
+            if batch and not closing and len(jobs) < MAX_NOTES and not any(job.awaited for job in jobs):
+                notes = jobs
+            else:
+                notes = self._commit(jobs)
+
+    def _next_batch(self, timeout: float | None) -> list[_Job | None]:
+        """All that waits; nothing when nothing came within `timeout` seconds."""
+        batch: list[_Job | None] = []
+        try:
+            batch.append(self._jobs.get(timeout=timeout))
+            while True:
+                batch.append(self._jobs.get_nowait())
+        except queue.Empty:
+            return batch
+
+    def _commit(self, jobs: list[_Job]) -> list[_Job]:
+        """Commits, then answers. Returns the notes that are to be tried again: a full disk must not lose an end."""
+        # A job whose caller has gone before its turn is not done; from here on it cannot be cancelled any more.
+        jobs = [job for job in jobs if not job.awaited or job.future.set_running_or_notify_cancel()]
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            outcomes = [self._try(job.run) for job in jobs]
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            for job in jobs:
+                if job.awaited:
+                    job.future.set_exception(Unavailable(f"the index cannot be written: {error}"))
+            return [job for job in jobs if not job.awaited]
+        for job, (result, problem) in zip(jobs, outcomes, strict=True):
+            if job.awaited and problem is not None:
+                job.future.set_exception(problem)
+            elif job.awaited:
+                job.future.set_result(result)
+        return []
+
+    def _try(self, job: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
+        """Whatever is wrong with a job is its caller's to know, and must not end the thread that all depend on."""
+        self._connection.execute("SAVEPOINT job")
+        try:
+            result = job(self._connection)
+        except Exception as error:
+            if not self._connection.in_transaction:
+                raise  # so bad that SQLite has rolled back everybody's work
+            self._connection.execute("ROLLBACK TO job")
+            self._connection.execute("RELEASE job")
+            return None, Unavailable(f"the index failed: {error}") if isinstance(error, sqlite3.Error) else error
+        self._connection.execute("RELEASE job")
+        return result, None
+
+
+def _open(path: str, schema: str, newest: int) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")  # a reservation that was answered survives a power cut
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > newest:
+        connection.close()
+        raise Unavailable(f"{path} is of a newer rexec (schema {version}; this one knows {newest})")
+    if version == 0:
+        connection.executescript(f"BEGIN; {schema} PRAGMA user_version={newest}; COMMIT;")
+    return connection
