@@ -26,6 +26,11 @@ class Backoff:
         self._failing_since: float | None = None
         self._delay = FIRST_DELAY
 
+    @property
+    def failing(self) -> bool:
+        """True from a failure until the next progress."""
+        return self._failing_since is not None
+
     def next_delay(self) -> float | None:
         """Seconds to wait before the next attempt; None when patience is at its end."""
         now = time.monotonic()

@@ -13,7 +13,7 @@ from rexec.v1.execution_service_pb2 import FollowRequest, FollowResponse
 from rexec_client._sync import backend
 from rexec_client._sync.rpc import Rpc, wait_or_raise
 from rexec_client.backoff import Backoff
-from rexec_client.errors import CallError, DeadlineError, UnavailableError, WaitTimeoutError
+from rexec_client.errors import CallError, DeadlineError, ResourceExhaustedError, UnavailableError, WaitTimeoutError
 from rexec_client.status import call_error
 
 log = logging.getLogger("rexec_client")
@@ -36,6 +36,7 @@ class Follow:
         self._until = until
         self._call: backend.FollowCall | None = None
         self._failure: Exception | None = None
+        self._attached = False
         self._cut = False
 
     def receive(self) -> FollowResponse:
@@ -87,17 +88,19 @@ class Follow:
         """Wait before the next attempt, or raise."""
         if self._failure is not None:
             raise self._failure
-        if error.code not in CUTS:
+        # A server that comes back finds all its followers at its door: it may let them in one after the other.
+        if error.code not in CUTS and not (self._attached and isinstance(error, ResourceExhaustedError)):
             raise error
         if self._until is not None and time.monotonic() >= self._until:
             raise WaitTimeoutError(f"{self._request.exec_id} has not ended in time") from error
         if not isinstance(error, DeadlineError) and not self._cut:
-            self._cut = True
+            self._cut = True  # said once, however many attempts it takes
             log.info("connection lost while following %s; trying to resume (%s)", self._request.exec_id, error)
         wait_or_raise(self._backoff, error)
 
     def _note(self, response: FollowResponse) -> None:
         """Remember where to go on, and that it is worth it."""
+        self._attached = True
         if self._cut:
             self._cut = False
             log.info("resumed %s at offset %d", self._request.exec_id, response.next_offset)

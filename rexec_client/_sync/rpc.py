@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +19,8 @@ from rexec_client.status import call_error
 
 if TYPE_CHECKING:
     from rexec.v1.execution_service_pb2_grpc import ExecutionServiceStub
+
+log = logging.getLogger("rexec_client")
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -71,6 +74,8 @@ class Rpc:
             try:
                 return self.call(method, request, timeout=timeout)
             except (UnavailableError, DeadlineError) as error:
+                if not backoff.failing and self.patience:
+                    log.info("no answer from %s yet; trying for %g s (%s)", self.target, self.patience, error)
                 wait_or_raise(backoff, error)
 
     def follow(self, request: FollowRequest, *, timeout: float) -> backend.FollowCall:

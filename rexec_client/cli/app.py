@@ -7,7 +7,7 @@ import os
 
 import click
 
-from rexec_client.cli.exit_status import FAILED, INTERRUPTED
+from rexec_client.cli.exit_status import FAILED, INTERRUPTED, NOBODY_READS
 from rexec_client.cli.settings import Settings
 from rexec_client.cli.telling import hush_stdout, tell
 from rexec_client.errors import RexecError, UnavailableError
@@ -62,6 +62,7 @@ def run_app(arguments: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         hush_stdout()
+        return NOBODY_READS
     except RexecError as error:
         tell(explain(error))
     return FAILED

@@ -21,6 +21,7 @@ FAILED = 255
 NOT_FOUND = 127
 NOT_STARTED = 126
 INTERRUPTED = 128 + signal.SIGINT
+NOBODY_READS = 128 + signal.SIGPIPE
 
 
 def exit_status(execution: Execution) -> int:

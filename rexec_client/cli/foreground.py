@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from rexec_client import Channel, OutputChunk
-from rexec_client.cli.exit_status import FAILED, exit_status, remark
+from rexec_client.cli.exit_status import FAILED, NOBODY_READS, exit_status, remark
 from rexec_client.cli.sink import Sink
 from rexec_client.cli.telling import hush_stdout, tell
 from rexec_client.errors import PreconditionError, RexecError, StdinClosedError
+from rexec_client.output import Channel, OutputChunk
 
 if TYPE_CHECKING:
     from rexec_client import AsyncExecutionHandle, AsyncOutputStream, Gap
@@ -93,7 +92,7 @@ class Foreground:
         hush_stdout()
         if self._owns:
             await self._send(signal.SIGPIPE)
-        return 128 + signal.SIGPIPE
+        return NOBODY_READS
 
     def _on_signal(self, number: int) -> None:
         self._signals_seen += 1
@@ -111,29 +110,10 @@ class Foreground:
     def _listen(self) -> None:
         for number in SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
-        self._announcer = _Announcer()
 
     async def _stop(self) -> None:
         for number in SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
-        self._announcer.close()
         for task in self._helpers:
             task.cancel()
         await asyncio.gather(*self._helpers, return_exceptions=True)
-
-
-class _Announcer(logging.Handler):
-    """Tells the person what the library only logs: that a connection is lost, and found again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._logger = logging.getLogger("rexec_client")
-        self._logger.setLevel(logging.INFO)
-        self._logger.addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tell(record.getMessage())
-
-    def close(self) -> None:
-        self._logger.removeHandler(self)
-        super().close()

@@ -14,18 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """The options before the command's name."""
+    """The options before the command's name.
+
+    The clients are imported one by one, from their own modules: each would bring the other one, and 10 ms, along.
+    """
 
     target: str | None
     caller: str | None
 
     def client(self) -> Client:
-        from rexec_client import Client
+        from rexec_client._sync.client import Client
 
         return Client(self.target, caller=self.caller)
 
     def async_client(self) -> AsyncClient:
-        from rexec_client import AsyncClient
+        from rexec_client._async.client import AsyncClient
 
         return AsyncClient(self.target, caller=self.caller)
 

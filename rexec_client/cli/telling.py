@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 
@@ -13,6 +14,21 @@ def tell(message: str) -> None:
     mark = "\x1b[1mrexec:\x1b[0m" if _colours() else "rexec:"
     with contextlib.suppress(OSError):  # when there is nobody to tell
         os.write(2, f"{mark} {line}\n".encode(errors="replace"))
+
+
+class Announcer(logging.Handler):
+    """Tells the person what the library only logs: that a connection is lost, and found again."""
+
+    def __enter__(self) -> None:
+        logger = logging.getLogger("rexec_client")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("rexec_client").removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(record.getMessage())
 
 
 def hush_stdout() -> None:

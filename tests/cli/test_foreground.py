@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from grpc import StatusCode
@@ -97,7 +98,7 @@ def failed(**fields) -> pb.Execution:
     return ended(state=pb.STATE_FAILED, **fields)
 
 
-def test_channels_stay_apart_and_the_code_is_the_commands(fake):
+def test_channels_stay_apart_and_the_code_is_the_commands(fake: FakeServer) -> None:
     """stdout to stdout, stderr to stderr, as raw bytes; the status is the command's own."""
     out, err = b"\xff\x00out", b"err\n"
     log = out + err
@@ -126,7 +127,7 @@ def test_channels_stay_apart_and_the_code_is_the_commands(fake):
     ],
     ids=["signal", "exit code", "timeout", "ENOENT", "EACCES", "ENOEXEC", "lost"],
 )
-def test_exit_statuses(fake, state, status, said):
+def test_exit_statuses(fake: FakeServer, state: pb.Execution, status: int, said: str) -> None:
     """Each end has its status, and what the status does not tell is said."""
     fake.on("Follow", follow(end(state)))
     code, _, err = rexec(fake, "run", "--", "foo")
@@ -135,7 +136,7 @@ def test_exit_statuses(fake, state, status, said):
     assert bool(said) == bool(err)
 
 
-def test_a_gap_is_told_and_the_status_is_still_the_commands(fake):
+def test_a_gap_is_told_and_the_status_is_still_the_commands(fake: FakeServer) -> None:
     """Output that is gone is said on stderr, never left out silently."""
     log, chunks = counted(10)
     fake.on("Follow", follow(gap(0, chunks[5].offset), output(*chunks[5:]), end(ended(log))))
@@ -144,7 +145,7 @@ def test_a_gap_is_told_and_the_status_is_still_the_commands(fake):
     assert f"{chunks[5].offset} bytes of output" in err
 
 
-def test_a_lost_connection_is_told_and_resumed(fake):
+def test_a_lost_connection_is_told_and_resumed(fake: FakeServer) -> None:
     """The person learns that something happened, and loses nothing."""
     log, chunks = counted(10)
     fake.on(
@@ -159,7 +160,7 @@ def test_a_lost_connection_is_told_and_resumed(fake):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_first_signal_goes_to_the_command(fake, number):
+def test_a_first_signal_goes_to_the_command(fake: FakeServer, number: signal.Signals) -> None:
     """Ctrl-C is for the command; the status is then how it ended."""
     held = Held(fake)
 
@@ -176,7 +177,7 @@ def test_a_first_signal_goes_to_the_command(fake, number):
     assert [request.signal for request in fake.sent(wire.SignalRequest)] == [number]
 
 
-def test_a_second_signal_detaches_and_says_how_to_come_back(fake):
+def test_a_second_signal_detaches_and_says_how_to_come_back(fake: FakeServer) -> None:
     """A command that ignores Ctrl-C does not hold its caller; nothing ends it."""
     Held(fake)
     delivered = threading.Event()
@@ -197,7 +198,28 @@ def test_a_second_signal_detaches_and_says_how_to_come_back(fake):
     assert len(fake.sent(wire.SignalRequest)) == 1
 
 
-def test_leaving_a_follow_touches_nothing(fake):
+def test_leaving_before_the_answer_says_what_is_known(fake: FakeServer) -> None:
+    """Interrupted while Exec is under way: the command may run, and its id is told."""
+    asked, gone = threading.Event(), threading.Event()
+
+    def hang(request, context):
+        context.add_callback(gone.set)
+        asked.set()
+        gone.wait()
+        return wire.ExecResponse()
+
+    fake.on("Exec", hang)
+    process = start(fake, "run", "--id", "mine", "--", "foo")
+    assert asked.wait(WITHIN)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=WITHIN)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "it may run" in err.decode()
+    assert "poll mine" in err.decode()
+    assert "Traceback" not in err.decode()
+
+
+def test_leaving_a_follow_touches_nothing(fake: FakeServer) -> None:
     """Whoever only looks on sends no signal."""
     Held(fake)
     process = start(fake, "follow", "x")
@@ -209,7 +231,7 @@ def test_leaving_a_follow_touches_nothing(fake):
     assert fake.sent(wire.SignalRequest) == []
 
 
-def test_a_closed_pipe_ends_it_quietly(fake):
+def test_a_closed_pipe_ends_it_quietly(fake: FakeServer) -> None:
     """`rexec run … | head`: the command gets the SIGPIPE that its own pipe would have given it."""
     log, chunks = counted(100_000)
     fake.on("Signal", reply(wire.SignalResponse(execution=execution())))
@@ -223,7 +245,7 @@ def test_a_closed_pipe_ends_it_quietly(fake):
     assert [request.signal for request in fake.sent(wire.SignalRequest)] == [signal.SIGPIPE]
 
 
-def test_a_full_pipe_does_not_deafen_it(fake):
+def test_a_full_pipe_does_not_deafen_it(fake: FakeServer) -> None:
     """While nobody reads its output it still hears Ctrl-C."""
     log, chunks = counted(100_000)
     fake.on("Signal", reply(wire.SignalResponse(execution=execution())))
@@ -266,7 +288,7 @@ def open_stdin(fake: FakeServer) -> Stdin:
 
 
 @pytest.mark.parametrize("size", [0, 10, 3 << 20], ids=["empty", "small", "large"])
-def test_a_pipe_is_forwarded_to_its_end(fake, size):
+def test_a_pipe_is_forwarded_to_its_end(fake: FakeServer, size: int) -> None:
     """Whatever comes through a pipe reaches the command, and so does end-of-file."""
     stdin, data = open_stdin(fake), os.urandom(size)
     process = start(fake, "run", "--", "cat", stdin=subprocess.PIPE)
@@ -274,7 +296,7 @@ def test_a_pipe_is_forwarded_to_its_end(fake, size):
     assert (process.returncode, out, stdin.received) == (0, data, data)
 
 
-def test_a_large_file_is_forwarded(fake, tmp_path):
+def test_a_large_file_is_forwarded(fake: FakeServer, tmp_path: Path) -> None:
     """A file goes piece by piece; a small one with the request, without a call of its own."""
     stdin, data = open_stdin(fake), os.urandom(3 << 20)
     (tmp_path / "large").write_bytes(data)
@@ -292,14 +314,14 @@ def test_a_large_file_is_forwarded(fake, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"stdin": subprocess.DEVNULL}, {"redirect": "<&-"}], ids=str)
-def test_no_input_is_end_of_file(fake, options):
+def test_no_input_is_end_of_file(fake: FakeServer, options: dict) -> None:
     """/dev/null, or no standard input at all: nothing is read, nothing is written."""
     fake.on("Follow", follow(end(ended())))
     assert rexec(fake, "run", "--", "cat", **options)[0] == 0
     assert fake.sent(wire.ExecRequest)[0].stdin_mode == wire.STDIN_MODE_NULL
 
 
-def test_an_open_pipe_does_not_keep_it_from_ending(fake):
+def test_an_open_pipe_does_not_keep_it_from_ending(fake: FakeServer) -> None:
     """The command ended: whoever still holds our standard input is not waited for."""
     fake.on("Follow", follow(end(ended())))
     process = start(fake, "run", "--", "true", stdin=subprocess.PIPE)
@@ -307,7 +329,7 @@ def test_an_open_pipe_does_not_keep_it_from_ending(fake):
     process.communicate()
 
 
-def test_a_closed_stdout_is_not_given_to_a_socket(fake):
+def test_a_closed_stdout_is_not_given_to_a_socket(fake: FakeServer) -> None:
     """`rexec run … >&-` fails to write; it does not write into whatever got the number."""
     log, chunks = counted(3)
     fake.on("Follow", follow(output(*chunks), end(ended(log))))
@@ -316,7 +338,7 @@ def test_a_closed_stdout_is_not_given_to_a_socket(fake):
     assert "cannot be written" in err
 
 
-def test_die_with_client(fake):
+def test_die_with_client(fake: FakeServer) -> None:
     """The option is the execution's unattended_timeout; 30 s unless said otherwise."""
     fake.on("Follow", follow(end(ended())))
     rexec(fake, "run", "--die-with-client", "--", "a")
@@ -324,7 +346,7 @@ def test_die_with_client(fake):
     assert [request.unattended_timeout.seconds for request in fake.sent(wire.ExecRequest)] == [30, 120]
 
 
-def test_options_and_the_commands_own_options(fake):
+def test_options_and_the_commands_own_options(fake: FakeServer) -> None:
     """What follows the command is the command's, with or without `--`."""
     fake.on("Follow", follow(end(ended())))
     rexec(fake, "run", "--env", "A=b=c", "--label", "k=v", "--timeout", "1m30s", "ls", "--id", "-n")
@@ -334,7 +356,7 @@ def test_options_and_the_commands_own_options(fake):
     assert request.timeout.seconds == 90
 
 
-def test_rexecs_own_failure_is_255(fake):
+def test_rexecs_own_failure_is_255(fake: FakeServer) -> None:
     """A refusal is one line that names what is wrong."""
     fake.on("Exec", refuse(StatusCode.PERMISSION_DENIED, "rule 3 forbids it"))
     code, out, err = rexec(fake, "run", "--", "rm")

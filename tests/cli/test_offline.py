@@ -25,7 +25,7 @@ def rexec(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["run"], ["nonsense"]], ids=str)
-def test_help_and_usage_errors_import_no_grpc(arguments):
+def test_help_and_usage_errors_import_no_grpc(arguments: list[str]) -> None:
     """Importing gRPC takes longer than all of the rest: what needs no server does not pay for it."""
     code = (
         "import sys, rexec_client.cli.app as a; s = a.run_app(sys.argv[1:]);"
@@ -36,7 +36,7 @@ def test_help_and_usage_errors_import_no_grpc(arguments):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command):
+def test_every_command_has_help(command: str) -> None:
     """Each says what it does."""
     done = rexec(command, "--help")
     assert done.returncode == 0, done.stderr
@@ -54,7 +54,7 @@ def test_every_command_has_help(command):
         (["frobnicate"], "No such command"),
     ],
 )
-def test_usage_errors_are_one_line_and_255(arguments, message):
+def test_usage_errors_are_one_line_and_255(arguments: list[str], message: str) -> None:
     """255 is rexec's own failure: 2 could be the command's."""
     done = rexec(*arguments)
     assert (done.returncode, done.stdout) == (255, "")
@@ -63,7 +63,7 @@ def test_usage_errors_are_one_line_and_255(arguments, message):
     assert done.stderr.count("\n") == 1
 
 
-def test_no_server_is_one_line_and_255():
+def test_no_server_is_one_line_and_255() -> None:
     """No traceback, no minutes of waiting."""
     done = rexec("list", timeout=30)
     assert done.returncode == 255
@@ -72,14 +72,14 @@ def test_no_server_is_one_line_and_255():
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(shell):
+def test_completion_scripts(shell: str) -> None:
     """Each shell gets click's script for it."""
     done = rexec("completion", shell)
     assert done.returncode == 0, done.stderr
     assert "_REXEC_COMPLETE" in done.stdout
 
 
-def test_without_click_it_says_what_to_install():
+def test_without_click_it_says_what_to_install() -> None:
     """The library alone has no command line, and says how to get it."""
     code = "import sys; sys.modules['click'] = None; from rexec_client.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 from rexec_client import Client
@@ -21,3 +22,9 @@ def client(fake: FakeServer) -> Iterator[Client]:
     """A client that is patient enough for a loaded machine, and fails within a test's time."""
     with Client(fake.target, retry_timeout=10, reconnect_timeout=10) as client:
         yield client
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _aio_thread() -> None:
+    """grpc.aio has one thread for the whole process, from its first use on: it is no test's leak."""
+    grpc.aio.init_grpc_aio()

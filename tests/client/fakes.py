@@ -34,7 +34,8 @@ class FakeServer(ExecutionServiceServicer):
     def __enter__(self) -> FakeServer:
         # Failures come from the script only: a second server on this port would answer instead.
         options = [("grpc.so_reuseport", 0)]
-        self._server = grpc.server(ThreadPoolExecutor(8), options=options)
+        self._threads = ThreadPoolExecutor(8)
+        self._server = grpc.server(self._threads, options=options)
         add_ExecutionServiceServicer_to_server(self, self._server)
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
@@ -42,6 +43,7 @@ class FakeServer(ExecutionServiceServicer):
 
     def __exit__(self, *_: object) -> None:
         self._server.stop(None).wait()
+        self._threads.shutdown()
 
     def on(self, rpc: str, *answers: Answer) -> None:
         """The next answers to `rpc`, in order; the last one stays."""

@@ -7,6 +7,7 @@ import asyncio
 import click
 
 from rexec_client.cli.settings import Settings, pass_settings
+from rexec_client.cli.telling import Announcer
 
 
 @click.command("follow")
@@ -26,12 +27,13 @@ def command(settings: Settings, exec_id: str, since: int, tail: int | None, owne
 async def _follow(settings: Settings, exec_id: str, since: int, tail: int | None, owner: str) -> int:
     from rexec_client.cli.foreground import Foreground
 
+    whose = ["--owner", owner] if owner else []
+
+    def come_back(offset: int) -> str:
+        return f"go on with: {settings.command_line('follow', exec_id, '--since', str(offset), *whose)}"
+
     async with settings.async_client() as client:
         handle = await client.attach(exec_id, owner=owner)
         stream = handle.output(since=since, tail_lines=tail, gaps=True)
-        whose = ["--owner", owner] if owner else []
-
-        def come_back(offset: int) -> str:
-            return f"go on with: {settings.command_line('follow', exec_id, '--since', str(offset), *whose)}"
-
-        return await Foreground(handle, stream, owns=False).watch(None, come_back)
+        with Announcer():
+            return await Foreground(handle, stream, owns=False).watch(None, come_back)

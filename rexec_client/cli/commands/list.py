@@ -30,7 +30,8 @@ def command(
     as_json: bool,
 ) -> None:
     """List executions, newest first."""
-    from rexec_client import State
+    from rexec.v1.execution_pb2 import State
+
     from rexec_client.cli import render
 
     with settings.client() as client:

@@ -11,7 +11,7 @@ import click
 from rexec_client.cli.command_options import Command, command_options, parse
 from rexec_client.cli.settings import Settings, pass_settings
 from rexec_client.cli.source import Source, open_source, small_file
-from rexec_client.cli.telling import tell
+from rexec_client.cli.telling import Announcer, tell
 from rexec_client.cli.values import DURATION
 
 
@@ -45,11 +45,16 @@ def command(settings: Settings, /, die_with_client: float | None, no_stdin: bool
 
 
 async def _run(settings: Settings, wanted: Command, *, forward: bool) -> int:
-    from rexec_client.cli.foreground import Foreground
-
     source = _prepare_stdin(wanted) if forward else None
     # Made here and not in the library, so that whoever interrupts the very first call can be told it.
     exec_id = wanted.options.setdefault("exec_id", uuid.uuid4().hex)
+    with Announcer():
+        return await _start_and_watch(settings, wanted, source, exec_id)
+
+
+async def _start_and_watch(settings: Settings, wanted: Command, source: Source | None, exec_id: str) -> int:
+    from rexec_client.cli.foreground import Foreground
+
     async with settings.async_client() as client:
         try:
             handle = await client.start(wanted.args, stdin=source is not None, **wanted.options)
