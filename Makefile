@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-run: $(STAMP) ## run a server for development on 127.0.0.1:50051 (STATE_DIR=DIR, ARGS='--max-running 1')
+run: $(STAMP) ## run a server for development: gRPC on 127.0.0.1:50051, page and JSON on :3000 (STATE_DIR=DIR, ARGS='--max-running 1')
 	@exec $(BIN)/rexec-server --dev --state-dir "$(STATE_DIR)" $(ARGS)
 
 test: $(STAMP) ## run the tests (ARGS='-k name')

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import errno
 import logging
 import os
 import signal
 import socket
+import ssl
 import sys
+import time
 import uuid
 from contextlib import AsyncExitStack
 
@@ -20,40 +22,36 @@ from rexec_server.core.executions import Bounds, Executions
 from rexec_server.core.index import Index
 from rexec_server.core.spool import Reason
 from rexec_server.core.waker import Waker
-from rexec_server.engines.local import LocalEngine, RunnerLauncher
+from rexec_server.engines.launcher import RunnerLauncher
+from rexec_server.engines.local import LocalEngine
+from rexec_server.gateway.child import GatewayProcess
+from rexec_server.gateway.listener import listen, url
 from rexec_server.policy.caller import DevAuthenticator
 from rexec_server.rpc.follow import Drain
 from rexec_server.rpc.server import RpcServer
 from rexec_server.rpc.servicer import ExecutionServicer, ServerFacts
+from rexec_server.state_dir import StartRefused
 
 _log = logging.getLogger(__name__)
 
 PRUNE_SECONDS = 1.0
 # Counting and adding up everything that is kept is dearer than looking for what has expired.
-EXCESS_EVERY = 30
-# A runner that we started and that has nothing to do ends by itself after this long.
-RUNNER_IDLE_SECONDS = 60.0
+EXCESS_EVERY = 5
+# How long a port is waited for that the gateway of a killed server may still hold.
+GATEWAY_PORT_SECONDS = 3.0
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class StartRefused(Exception):
-    """The server cannot start; the message says why, in one line."""
-
-
-def run(config: Config) -> None:
-    """Serves until SIGTERM or SIGINT. StartRefused."""
+def run(config: Config, launcher: RunnerLauncher | None) -> None:
+    """Serves until SIGTERM or SIGINT; `launcher` starts a runner when there is none. StartRefused."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    os.umask(0o077)
-    lock = _take_place(config.state_dir)
     try:
-        asyncio.run(_serve(config))
+        asyncio.run(_serve(config, launcher))
     except RexecError as error:
         raise StartRefused(error.message) from error
-    finally:
-        os.close(lock)
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -66,8 +64,6 @@ async def _serve(config: Config) -> None:
         waker.start()
         stack.callback(waker.stop)
 
-        # In the one-user mode the runner is ours to start; else its own unit does that, and may be root.
-        launcher = RunnerLauncher(config.state_dir, RUNNER_IDLE_SECONDS) if config.start_runner else None
         engine = LocalEngine(config.state_dir, launcher)
         stack.push_async_callback(engine.close)
         await engine.ready()
@@ -84,34 +80,23 @@ async def _serve(config: Config) -> None:
         facts = ServerFacts(__version__, uuid.uuid4().hex, config.tail_lines, defaults, bounds, features)
         server = RpcServer(ExecutionServicer(executions, facts, drain), drain, DevAuthenticator(), config.channelz)
         addresses = [_listen(server, address) for address in config.listen]
+        gateway_socket = await _gateway_socket(config)
+        target = _gateway_target(server, config.state_dir, addresses) if gateway_socket else ""
         await server.start()
         pruner = asyncio.create_task(_prune(executions))
         stack.callback(pruner.cancel)
-        _greet(addresses)
+        _greet(addresses, url(gateway_socket, tls=bool(config.gateway_tls_cert)) if gateway_socket else None)
+        if gateway_socket:
+            gateway = GatewayProcess(gateway_socket, target, _gateway_flags(config))
+            gateway.start()
+            stack.push_async_callback(gateway.stop)
 
         await stop.wait()
         _log.info("stopping; %d executions %s", len(executions.live), "end" if config.end_on_stop else "go on")
         if config.end_on_stop:
+            server.refuse()
             await _end_all(executions)
         await server.drain(config.stop_grace)
-
-
-def _take_place(state_dir: str) -> int:
-    """One server per state directory: the lock is held for life, the pid in it is for people."""
-    try:
-        os.makedirs(state_dir, mode=0o700, exist_ok=True)
-        fd = os.open(f"{state_dir}/server.pid", os.O_RDWR | os.O_CREAT, 0o640)
-    except OSError as error:
-        raise StartRefused(f"cannot use the state directory {state_dir}: {error.strerror}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(fd, 20).decode().strip()
-        os.close(fd)
-        raise StartRefused(f"another rexec-server (pid {pid}) serves {state_dir}") from None
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
-    return fd
 
 
 def _listen(server: RpcServer, address: str) -> str:
@@ -123,6 +108,50 @@ def _listen(server: RpcServer, address: str) -> str:
     except OSError as error:
         raise StartRefused(str(error)) from error
     return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+
+async def _gateway_socket(config: Config) -> socket.socket | None:
+    """Listens for the gateway. None when there shall be none, or when another has the default port."""
+    if config.no_gateway:
+        return None
+    deadline = time.monotonic() + GATEWAY_PORT_SECONDS
+    while True:
+        try:
+            return listen(config.gateway)
+        except OSError as error:
+            # The gateway of a server that was killed needs a moment to notice.
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+                continue
+            if "gateway" in config.model_fields_set:
+                raise StartRefused(f"cannot listen on {config.gateway}: {error.strerror}") from error
+            _log.warning("no gateway: %s: %s; --gateway HOST:PORT says where else", config.gateway, error.strerror)
+            return None
+
+
+def _gateway_target(server: RpcServer, state_dir: str, addresses: list[str]) -> str:
+    """How the gateway reaches us: a socket of its own, in a directory that is ours alone."""
+    address = f"unix:{os.path.abspath(state_dir)}/gateway.sock"
+    # A socket's path is limited to 107 bytes (unix(7)).
+    return _listen(server, address) if len(os.fsencode(address)) <= len("unix:") + 107 else addresses[0]
+
+
+def _gateway_flags(config: Config) -> list[str]:
+    flags = ["--max-streams", str(config.gateway_max_streams)]
+    for name in config.gateway_name:
+        flags += ["--name", name]
+    if config.gateway_tls_cert and config.gateway_tls_key:
+        _check_certificate(config.gateway_tls_cert, config.gateway_tls_key)
+        flags += ["--tls-cert", config.gateway_tls_cert, "--tls-key", config.gateway_tls_key]
+    return flags
+
+
+def _check_certificate(certificate: str, key: str) -> None:
+    """Said before anything starts, and not by a gateway that starts again and again."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:
+        raise StartRefused(f"cannot use {certificate} with {key}: {error}") from error
 
 
 def _check_unix_socket(path: str) -> None:
@@ -175,7 +204,7 @@ async def _end_all(executions: Executions) -> None:
             await entry.changed(1.0)
 
 
-def _greet(addresses: list[str]) -> None:
+def _greet(addresses: list[str], gateway: str | None) -> None:
     for address in addresses:
         _log.info("listening on %s", address)
     _log.warning(
@@ -185,6 +214,11 @@ def _greet(addresses: list[str]) -> None:
     print(
         f"rexec-server {__version__} listens on {', '.join(addresses)}. Try, in another terminal:\n"
         f"    rexec --target {target} run -- echo hello\n"
-        f"    grpcurl -plaintext {target} list",
+        f"    grpcurl -plaintext {target} list"
+        + (
+            f"\nThe page and JSON are at {gateway}:\n    http POST {gateway}/api/exec/me cmd='echo hello'"
+            if gateway
+            else ""
+        ),
         flush=True,
     )

@@ -13,10 +13,15 @@ from typing import Any
 import click
 
 from rexec_client.version import __version__
-from rexec_server.config import ConfigError, build, read_file
+from rexec_server.config import Config, ConfigError, build, read_file
+from rexec_server.engines.launcher import RunnerLauncher
+from rexec_server.state_dir import StartRefused, claim
 
 # sysexits.h: the configuration does not allow to start.
 EX_CONFIG = 78
+
+# A runner that we started and that has nothing to do ends by itself after this long.
+RUNNER_IDLE_SECONDS = 60.0
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -43,21 +48,33 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 @click.option("--end-on-stop/--no-end-on-stop", default=None, help="End what runs when the server stops. [go on]")
 @click.option("--start-runner/--no-start-runner", default=None, help="Start rexec-runner when none answers. [start]")
 @click.option("--channelz/--no-channelz", default=None, help="Serve grpc.channelz.v1. [off]")
+@click.option("--gateway", metavar="HOST:PORT", help="Where JSON and the page are served. [127.0.0.1:3000]")
+@click.option("--no-gateway", is_flag=True, default=None, help="Serve gRPC alone.")
+@click.option("--gateway-name", multiple=True, metavar="HOST", help="A host name under which the gateway is known.")
+@click.option("--gateway-tls-cert", metavar="FILE", help="The gateway's certificate chain (PEM): it speaks TLS.")
+@click.option("--gateway-tls-key", metavar="FILE", help="The certificate's key (PEM).")
+@click.option("--gateway-max-streams", metavar="N", help="Event streams of the gateway at once. [256]")
 @click.version_option(__version__, prog_name="rexec-server")
 def main(config: str | None, **flags: Any) -> None:
     """Runs commands for callers who are somewhere else, and never loses or invents a result."""
     try:
         settings = read_file(config) if config else {}
         settings |= {name: value for name, value in flags.items() if value not in (None, ())}
-        checked = build(settings)
-        _prepare_process()
-        from rexec_server.app import StartRefused, run
-    except ConfigError as error:
+        _serve(build(settings))
+    except (ConfigError, StartRefused) as error:
         _refuse(str(error))
-    try:
-        run(checked)
-    except StartRefused as error:
-        _refuse(str(error))
+
+
+def _serve(config: Config) -> None:
+    claim(config.state_dir)
+    # In the one-user mode the runner is ours to start; else its own unit does that, and may be root.
+    launcher = RunnerLauncher(config.state_dir, RUNNER_IDLE_SECONDS) if config.start_runner else None
+    if launcher:
+        launcher.start_early()
+    _prepare_process()
+    from rexec_server.app import run  # imports grpc
+
+    run(config, launcher)
 
 
 def _refuse(why: str) -> None:

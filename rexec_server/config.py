@@ -12,6 +12,7 @@ import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
+DEFAULT_GATEWAY = "127.0.0.1:3000"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
@@ -41,7 +42,12 @@ def _size(value: Any) -> Any:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
+# As in core.command: longer durations are mistakes.
+MAX_SECONDS = 100 * 365 * 86400.0
+# What GetServerInfo's fields can hold.
+MAX_UINT32 = 2**32 - 1
+
+Seconds = Annotated[float, BeforeValidator(_duration), Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 
 
@@ -57,10 +63,10 @@ class Config(BaseModel):
     listen: tuple[str, ...] = (DEFAULT_LISTEN,)
     state_dir: str = Field(default_factory=default_state_dir)
     dev: bool = False
-    max_running: int = Field(64, ge=1)
+    max_running: int = Field(64, ge=1, le=MAX_UINT32)
     max_followers: int = Field(16_384, ge=1)
     max_timeout: Seconds | None = None
-    tail_lines: int = Field(3, ge=0)
+    tail_lines: int = Field(3, ge=0, le=MAX_UINT32)
     output_bytes: Bytes = 64 * 1024 * 1024
     retention: Seconds = 24 * 3600.0
     keep_count: int = Field(10_000, ge=0)
@@ -70,6 +76,12 @@ class Config(BaseModel):
     end_on_stop: bool = False
     start_runner: bool = True
     channelz: bool = False
+    gateway: str = DEFAULT_GATEWAY
+    no_gateway: bool = False
+    gateway_name: tuple[str, ...] = ()
+    gateway_tls_cert: str | None = None
+    gateway_tls_key: str | None = None
+    gateway_max_streams: int = Field(256, ge=1, le=4096)
 
     @field_validator("state_dir", "working_directory")
     @classmethod
@@ -84,13 +96,25 @@ class Config(BaseModel):
                 split_address(address)
         return addresses
 
+    @field_validator("gateway")
+    @classmethod
+    def _check_gateway(cls, address: str) -> str:
+        split_address(address)
+        return address
+
+    @model_validator(mode="after")
+    def _check_certificate(self) -> Config:
+        if bool(self.gateway_tls_cert) != bool(self.gateway_tls_key):
+            raise ValueError("gateway_tls_cert and gateway_tls_key go together")
+        return self
+
     @model_validator(mode="after")
     def _check_dev(self) -> Config:
         if not self.dev:
             raise ValueError(
                 "no callers are configured, so nobody could be let in; to try rexec on this machine alone, use --dev"
             )
-        for address in self.listen:
+        for address in (*self.listen, self.gateway):
             if not is_loopback(address):
                 raise ValueError(f"--dev lets everybody in, so it listens on loopback only; {address} is not")
         return self

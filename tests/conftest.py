@@ -35,19 +35,36 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         server.close()
 
 
+@pytest.fixture(scope="module")
+def modules_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests of a module."""
+    server = Server(tmp_path_factory.mktemp("module") / "state")
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def server(start_server: Callable[..., Server]) -> Server:
-    """A server with the defaults."""
-    return start_server()
+def server(request: pytest.FixtureRequest) -> Server:
+    """A server with the defaults; its own for each test, unless the module says SHARES_SERVER = True.
+
+    Sharing is for modules whose tests do not touch each other's executions, and leave the server as it was.
+    """
+    if getattr(request.module, "SHARES_SERVER", False):
+        shared: Server = request.getfixturevalue("modules_server")
+        return shared
+    start: Callable[..., Server] = request.getfixturevalue("start_server")
+    return start()
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left_behind() -> Iterator[None]:
+def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Leaked processes, descriptors and threads fail the test that leaked them."""
+    if getattr(request.module, "SHARES_SERVER", False):
+        request.getfixturevalue("modules_server")  # it was there before, and stays
     me = psutil.Process()
-    fds, threads = _own_fds(), threading.active_count()
+    fds, threads, children = _own_fds(), threading.active_count(), set(me.children())
     yield
-    eventually(lambda: not me.children(recursive=True), within=5)
+    eventually(lambda: set(me.children()) <= children, within=5)
     eventually(lambda: threading.active_count() <= threads, within=5)
     # gRPC keeps a few descriptors (its poller, its event engine) once it was used at all.
     eventually(lambda: len(_own_fds() - fds) <= 8, within=5)

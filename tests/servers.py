@@ -10,15 +10,17 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import grpc
 import psutil
-
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
+
 from tests.waiting import eventually
 
 _LISTENS = re.compile(r"listens on (\S+?)[.,](?:\s|$)")
+_GATEWAY = re.compile(r"The page and JSON are at (\S+):$")
 
 
 class Server:
@@ -32,9 +34,11 @@ class Server:
         self._env = {**os.environ, **(env or {})}
         self._cwd = cwd
         self._port = 0
+        self._gateway_port = 0
         self._process: subprocess.Popen[str] | None = None
         self._channel: grpc.Channel | None = None
         self.target = ""
+        self.gateway = ""
         self.start()
 
     @property
@@ -64,7 +68,8 @@ class Server:
         with log.open("a") as stderr:
             self._process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "rexec_server", "--dev", *listen, "--state-dir", str(self.state_dir), *self._flags,
+                    sys.executable, "-m", "rexec_server", "--dev", *listen, "--state-dir", str(self.state_dir),
+                    *self._gateway_flags(),
                 ],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -79,6 +84,8 @@ class Server:
         self.target = match[1]
         if not self.target.startswith("unix:"):
             self._port = int(self.target.rpartition(":")[2])
+        if "--gateway" in self._flags:
+            self._find_gateway(self._process.stdout)
 
     def kill(self) -> None:
         """kill -9."""
@@ -119,10 +126,27 @@ class Server:
             self._end(signal.SIGTERM)
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
-        for process in {*supervised, *self._supervised()}:
+        supervised += self._supervised()
+        for process in supervised:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(supervised, timeout=5)
+        # Until they are zombies: init, who has got them by now, may take its time to reap.
+        eventually(lambda: not any(_runs(process.pid) for process in supervised))
+
+    def _gateway_flags(self) -> Sequence[str]:
+        """The test's flags. Many servers run at once: none has a gateway unless it is asked for, on any free port."""
+        if "--gateway" not in self._flags:
+            return (*self._flags, "--no-gateway")
+        if not self._gateway_port:
+            return self._flags
+        place = self._flags.index("--gateway") + 1
+        return (*self._flags[:place], f"127.0.0.1:{self._gateway_port}", *self._flags[place + 1 :])
+
+    def _find_gateway(self, greeting: IO[str]) -> None:
+        """The URL of the gateway, on the port that it had before."""
+        match = next(filter(None, map(_GATEWAY.match, greeting)))
+        self.gateway = match[1]
+        self._gateway_port = int(self.gateway.rpartition(":")[2])
 
     def _supervised(self) -> list[psutil.Process]:
         """The runner, shims and commands of this state directory, also those whose runner is dead."""

@@ -17,6 +17,7 @@ _VARIABLE_NAME = re.compile(r"[^=\0]+")
 MAX_LABELS = 32
 MAX_LABEL_VALUE = 255
 MAX_GROUP = 255
+MAX_SHOWN_BYTES = 2 * 1024 * 1024
 # A day less than 100 years: longer durations are mistakes, and overflow clocks.
 MAX_SECONDS = 100 * 365 * 86400.0
 
@@ -53,6 +54,7 @@ class Command:
         for index, argument in enumerate(self.arguments):
             _check_text(f"arguments[{index}]", argument)
         _check_text("shell", self.shell)
+        self._check_size()
         self._check_directory()
         self._check_environment()
         self._check_durations()
@@ -64,10 +66,22 @@ class Command:
             raise InvalidRequest("exclusive_group", f"may have at most {MAX_GROUP} characters")
 
     def digest(self, key: bytes) -> bytes:
-        """The request's identity: equal for equal requests. Keyed, as it is stored and covers secrets."""
-        fields = asdict(self) | {"initial_stdin": hashlib.sha256(self.initial_stdin).hexdigest()}
+        """The request's identity: equal for equal requests. Keyed, as it is stored and covers secrets.
+
+        A field that has its default is left out, so that a retry is known again by a server that has more fields.
+        """
+        asked = {name: value for name, value in asdict(self).items() if value != getattr(_NOTHING, name)}
+        fields = asked | {"initial_stdin": hashlib.sha256(self.initial_stdin).hexdigest()}
         canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(canonical.encode(), key=key, digest_size=32).digest()
+
+    def _check_size(self) -> None:
+        """What every reply shows again must leave room for output; the kernel takes no more than this either."""
+        shown = (*self.arguments, self.shell, self.working_directory, *self.environment_variables)
+        size = sum(len(text.encode()) for text in shown)
+        if size > MAX_SHOWN_BYTES:
+            field = "arguments" if self.arguments else "shell"
+            raise InvalidRequest(field, f"with the variables' names {size} bytes; at most {MAX_SHOWN_BYTES} are taken")
 
     def _check_directory(self) -> None:
         _check_text("working_directory", self.working_directory)
@@ -92,6 +106,9 @@ class Command:
                 raise InvalidRequest("labels", f"{name!r}: a label's name is [a-z0-9._/-]{{1,63}}")
             if len(value) > MAX_LABEL_VALUE:
                 raise InvalidRequest("labels", f"the value of {name!r} has more than {MAX_LABEL_VALUE} characters")
+
+
+_NOTHING = Command()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from rexec_server.core.command import Command, Defaults, check_duration, check_exec_id
@@ -72,6 +72,13 @@ class Executions:
                 await self._engine.abandon(entry.name, "the server died before it was started")
             self._registry.watch(entry)
             entry.decided.set()
+        await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Removes the output that a server forgot and then died. What the index does not know of is left alone."""
+        for name in await self._index.forgotten():
+            if os.path.isdir(self._engine.directory(name)):
+                await self._engine.remove(name)
 
     async def exec(self, key: Key, command: Command) -> tuple[Entry, bool]:
         """Starts a command once. Returns when it runs, has ended or could not be started; and whether it had existed.
@@ -107,14 +114,14 @@ class Executions:
             raise NotFound(group)
         return await self.find(record.execution.key)
 
-    async def page(self, query: Query) -> tuple[list[Execution], int | None]:
-        """A page, newest first, and where the next begins (None: it was the last)."""
-        records = await self._index.page(query)
+    async def page(self, query: Query) -> tuple[list[tuple[int, Execution]], bool]:
+        """A page, newest first, each with the place that a page after it begins below; and whether there is more."""
+        records = await self._index.page(replace(query, page_size=query.page_size + 1))
         found = []
-        for record in records:
+        for record in records[: query.page_size]:
             entry = self._registry.get(record.execution.key)
-            found.append(entry.snapshot() if entry else record.execution)
-        return found, records[-1].seq if len(records) == query.page_size else None
+            found.append((record.seq, entry.snapshot() if entry else record.execution))
+        return found, len(records) > query.page_size
 
     async def signal(self, entry: Entry, number: int, group: bool) -> None:
         """Delivers a signal. InvalidRequest, AlreadyEnded."""

@@ -175,10 +175,10 @@ class Index:
             lambda db: [Record.from_row(row) for row in db.execute("SELECT * FROM execution WHERE state < 3")]
         )
 
-    async def names(self) -> set[str]:
-        """Names of all directories that the spool should have."""
+    async def forgotten(self) -> set[str]:
+        """Names of the tombstones: the spool should not have their directories any more."""
         return await self._database.do(
-            lambda db: {row["name"] for row in db.execute("SELECT name FROM execution WHERE delete_time = 0")}
+            lambda db: {row["name"] for row in db.execute("SELECT name FROM execution WHERE delete_time > 0")}
         )
 
     async def newest_of_group(self, caller: str, group: str) -> Record | None:

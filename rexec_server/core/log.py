@@ -162,8 +162,8 @@ class LogReader:
                 low = max(piece.offset, high - min(_BLOCK, left))
                 if low == high:
                     return position
-                block = self._pread(start, low, high - low)
                 if wanted is not None:
+                    block = self._pread(start, low, high - low)
                     found, wanted = _nth_newline_back(block, wanted, skip_last=at_end)
                     if found >= 0:
                         return low + found + 1

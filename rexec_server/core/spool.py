@@ -99,7 +99,11 @@ class StartRecord(NamedTuple):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StartRecord:
-        return cls(**json.loads(data))
+        """ValueError when it is damaged, as after a power cut."""
+        try:
+            return cls(**json.loads(data))
+        except TypeError as error:
+            raise ValueError(f"not a start record: {error}") from error
 
 
 class ExitRecord(NamedTuple):
@@ -123,7 +127,7 @@ class ExitRecord(NamedTuple):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ExitRecord:
-        fields = json.loads(data)
+        fields = json.loads(data.split(b"\n")[0])
         error, usage = fields["start_error"], fields["usage"]
         return cls(
             **fields

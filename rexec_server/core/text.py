@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Collection
 from typing import NamedTuple
 
 from rexec_server.core.execution import CHANNELS
@@ -24,10 +25,10 @@ class TextChunk(NamedTuple):
 
 
 class TextView:
-    """Turns chunks that begin at an offset into text; characters that were cut there are whole again."""
+    """Turns chunks of some channels, from an offset on, into text; characters that were cut there are whole again."""
 
-    def __init__(self, log: LogReader, offset: int) -> None:
-        self._decoders = {channel: _decoder(errors="replace") for channel in CHANNELS}
+    def __init__(self, log: LogReader, offset: int, channels: Collection[Channel] = CHANNELS) -> None:
+        self._decoders = {channel: _decoder(errors="replace") for channel in channels}
         for channel, decoder in self._decoders.items():
             decoder.decode(_incomplete_end(log.before(offset, channel, _LONGEST_PREFIX)))
 
@@ -36,7 +37,7 @@ class TextView:
         return TextChunk(chunk.channel, chunk.offset, chunk.time, text)
 
     def finish(self, offset: int, time: int) -> list[TextChunk]:
-        """At the end of the log: what was never completed, replaced."""
+        """At the end of the log, and before a gap: what was never completed, replaced."""
         rest = {channel: decoder.decode(b"", final=True) for channel, decoder in self._decoders.items()}
         return [TextChunk(channel, offset, time, text) for channel, text in rest.items() if text]
 

@@ -7,7 +7,6 @@ import base64
 import itertools
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -104,9 +103,10 @@ class LocalEngine:
             try:
                 async with _directory(self._state_dir) as directory:
                     channel = await _Channel.connect(f"{directory}/{RUNNER_SOCKET}")
-                self._info = await channel.ask({"op": "info"})
+                async with asyncio.timeout_at(deadline):  # it may be there, and stopped
+                    self._info = await channel.ask({"op": "info"})
                 return channel
-            except (OSError, Unavailable) as error:
+            except (OSError, Unavailable) as error:  # TimeoutError is an OSError
                 if self._start_runner and not started:
                     self._start_runner()
                     started = True
@@ -206,33 +206,3 @@ async def _directory(path: str) -> AsyncIterator[str]:
         yield f"/proc/self/fd/{fd}"
     finally:
         os.close(fd)
-
-
-class RunnerLauncher:
-    """Starts a runner that outlives the server: the one-user mode, in which nothing else does it."""
-
-    def __init__(self, state_dir: str, idle_exit: float) -> None:
-        self._state_dir = state_dir
-        self._idle_exit = idle_exit
-        self._pid = 0
-
-    def __call__(self) -> None:
-        """Starts one, unless the one that we started lives. posix_spawn does not fork, and is safe beside gRPC."""
-        if self._pid and os.waitpid(self._pid, os.WNOHANG) == (0, 0):
-            return
-        log = os.open(f"{self._state_dir}/runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-        arguments = [sys.executable, "-P", "-m", "rexec_server.runner", "--state-dir", self._state_dir]
-        try:
-            self._pid = os.posix_spawn(
-                sys.executable,
-                [*arguments, "--idle-exit", str(self._idle_exit)],
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, log, 1),
-                    (os.POSIX_SPAWN_DUP2, log, 2),
-                ],
-                setsid=True,
-            )
-        finally:
-            os.close(log)

@@ -6,6 +6,7 @@ import json
 from typing import Any, NoReturn
 
 from flask import request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from rexec_server.gateway.problems import Problem
 
@@ -22,10 +23,17 @@ def read_object(limit: int) -> dict[str, Any]:
 
 def read(limit: int) -> Any:
     """The body as a JSON value; None when there is none. At most `limit` bytes."""
-    request.max_content_length = limit
     # First the type, then the body: what is not JSON is not even read.
     _check_type()
-    data = request.get_data()
+    # One more than may be: of a body without a length, Werkzeug would silently leave out what is beyond.
+    request.max_content_length = limit + 1
+    too_large = Problem(413, f"the body is too large; at most {limit} bytes")
+    try:
+        data = request.get_data()
+    except RequestEntityTooLarge:
+        raise too_large from None
+    if len(data) > limit:
+        raise too_large
     return _parse(data) if data else None
 
 

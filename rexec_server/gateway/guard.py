@@ -1,4 +1,4 @@
-"""Which requests may come in at all, so that a web page elsewhere cannot drive the gateway; and what goes out with each."""
+"""Which requests may come in at all, so that no page elsewhere drives the gateway; and what goes out with each."""
 
 from __future__ import annotations
 

@@ -116,8 +116,6 @@ def _from_http(error: HTTPException) -> Problem:
         message = f"{request.method} is not possible here; use {headers['Allow']}"
     elif http == 404:
         message = "there is nothing at this address; see /openapi.json for what there is"
-    elif http == 413:
-        message = f"the body is too large; at most {request.max_content_length} bytes"
     return Problem(http, message, headers=headers)
 
 

@@ -82,7 +82,8 @@ class Streams:
             follow.close()
         with self._lock:
             self._held -= 1
-            self._follows.discard(follow)  # type: ignore[arg-type]
+            if follow is not None:
+                self._follows.discard(follow)
 
 
 def _events(follow: Follow, message: FollowResponse, describe: Describe, caller: str | None) -> Iterator[str]:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1.execution_pb2 import Execution
 
-# The library's classes take keywords and give handles. A gateway takes and gives whole messages: this is the seam below.
+# The library's classes take keywords and give handles. A gateway takes and gives whole messages: the seam below.
 from rexec_client._sync.follow import Follow
 from rexec_client._sync.rpc import Rpc
 from rexec_client.credentials import Metadata

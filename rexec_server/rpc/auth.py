@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc.aio import ServerInterceptor
 
-from rexec_server.core.errors import Unavailable
+from rexec_server.core.errors import InvalidRequest, Unavailable
 from rexec_server.policy.caller import Authenticator, Caller
 from rexec_server.rpc.errors import abort
 
@@ -48,10 +49,10 @@ class CallInterceptor(ServerInterceptor):
             )
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._streaming(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+                self._streaming(handler.unary_stream), _tolerant(handler), handler.response_serializer
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+            self._unary(handler.unary_unary), _tolerant(handler), handler.response_serializer
         )
 
     def _enter(self, context: Context) -> None:
@@ -67,6 +68,7 @@ class CallInterceptor(ServerInterceptor):
         async def call(request: Any, context: Context) -> Any:
             try:
                 self._enter(context)
+                _check_decoded(request)
                 answer = method(request, context)
                 return await answer if inspect.isawaitable(answer) else answer  # channelz is not async
             except grpc.aio.AbortError:
@@ -80,6 +82,7 @@ class CallInterceptor(ServerInterceptor):
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
                 self._enter(context)
+                _check_decoded(request)
                 async for message in method(request, context):
                     yield message
             except grpc.aio.AbortError:
@@ -88,3 +91,20 @@ class CallInterceptor(ServerInterceptor):
                 await abort(context, error)
 
         return call
+
+
+def _tolerant(handler: Any) -> Callable[[bytes], Any]:
+    """A handler's deserializer that returns its error: gRPC itself would make UNKNOWN of it, before we see the call."""
+
+    def deserialize(data: bytes) -> Any:
+        try:
+            return handler.request_deserializer(data)
+        except DecodeError as error:
+            return error
+
+    return deserialize
+
+
+def _check_decoded(request: Any) -> None:
+    if isinstance(request, DecodeError):
+        raise InvalidRequest("request", "is no message of this call's type")

@@ -46,7 +46,7 @@ class Follower:
     drain: Drain
 
     async def messages(self) -> AsyncGenerator[api.FollowResponse, None]:
-        view = TextView(self.entry.log, self.offset) if self.text else None
+        view = TextView(self.entry.log, self.offset, self.channels) if self.text else None
         snapshot = self.entry.snapshot()
         yield api.FollowResponse(next_offset=self.offset, snapshot=convert.execution(snapshot))
         told = snapshot.state
@@ -95,6 +95,8 @@ class Follower:
         for item in reading.items:
             if isinstance(item, Missing):
                 flush()
+                if view and (rest := view.finish(item.start, now_ns())):  # what a gap tore apart stays apart
+                    messages.append(self._output([convert.chunk(chunk) for chunk in rest]))
                 self.offset = item.end
                 messages.append(api.FollowResponse(next_offset=item.end, gap=convert.gap(item)))
             else:

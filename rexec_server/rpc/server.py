@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import grpc
-from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from rexec.v1 import execution_service_pb2 as api
@@ -46,6 +45,8 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
         if channelz_on:
+            from grpc_channelz.v1 import channelz  # a tenth of the server's start, and rarely wanted
+
             channelz.add_channelz_servicer(self._server)
             names.append("grpc.channelz.v1.Channelz")
         reflection.enable_server_reflection(names, self._server)
@@ -62,9 +63,13 @@ class RpcServer:
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
+    def refuse(self) -> None:
+        """From now on no call begins; those that have begun go on."""
+        self._interceptor.draining = True
+
     async def drain(self, grace: float) -> None:
         """Refuses new calls, ends followers, and gives the others this many seconds."""
         await self._health.enter_graceful_shutdown()
-        self._interceptor.draining = True
+        self.refuse()
         self._drain.begin()
         await self._server.stop(grace)

@@ -16,10 +16,10 @@ from rexec.v1 import execution_service_pb2_grpc as api_grpc
 from rexec_server.core.command import MAX_LABELS, Defaults, check_duration
 from rexec_server.core.entry import Entry
 from rexec_server.core.errors import InvalidRequest, OutOfRange
-from rexec_server.core.execution import CHANNELS, Key
+from rexec_server.core.execution import CHANNELS, Execution, Key
 from rexec_server.core.executions import Bounds, Executions
 from rexec_server.core.index import Query, now_ns
-from rexec_server.core.log import Reading
+from rexec_server.core.log import LogReader, Reading
 from rexec_server.core.spool import Channel
 from rexec_server.core.text import TextView
 from rexec_server.policy.caller import Caller, listed_owner, owner
@@ -30,9 +30,13 @@ from rexec_server.rpc.follow import Drain, Follower
 Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_POLL_BYTES = 1024 * 1024
+# Each invalid byte becomes three as text; with the longest arguments the answer must stay below gRPC's 4 MiB.
+MAX_TEXT_BYTES = MAX_POLL_BYTES // 2
+MAX_LIST_BYTES = 3 * 1024 * 1024
 MAX_POLL_WAIT = 60.0
 HEARTBEAT_SECONDS = 15.0
 DEFAULT_PAGE, MAX_PAGE = 50, 1000
+FEW_LINES = 10_000
 # A call without a deadline may wait this long for a command to read its input.
 STDIN_SECONDS = 60.0
 # The answer with the details must be there before the client's own clock ends the call.
@@ -66,11 +70,11 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         entry, existed = await self._executions.exec(key, convert.command(request))
         response = api.ExecResponse(already_existed=existed)
         if wait is not None:
-            async with self._executions.attended(entry):
+            with self._executions.watched(entry):
                 await self._until(entry, wait, lambda: entry.ended)
             ended = entry.ended
-            reading = entry.log.read(0, MAX_POLL_BYTES, CHANNELS, entry.end_offset)
-            response.chunks.extend(_chunks(entry, reading, 0, request.text, ended))
+            reading = entry.log.read(0, _most(request.text), CHANNELS, entry.end_offset)
+            response.chunks.extend(_chunks(entry, reading, 0, CHANNELS, request.text, ended))
             response.next_offset = reading.next_offset
             response.eof = ended and reading.next_offset >= (entry.end_offset or 0)
         response.execution.CopyFrom(convert.execution(entry.snapshot()))
@@ -83,8 +87,9 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         if request.max_bytes > MAX_POLL_BYTES:
             raise InvalidRequest("max_bytes", f"{request.max_bytes}; at most {MAX_POLL_BYTES}")
         entry = await self._find(request.caller, request.exec_id)
-        channels, size = convert.channels(request.channels), request.max_bytes or MAX_POLL_BYTES
-        start = self._start(entry, request, channels, size)
+        channels = convert.channels(request.channels)
+        size = min(request.max_bytes or MAX_POLL_BYTES, _most(request.text))
+        start = await self._start(entry, request, channels, size)
         if start is None:
             start = entry.log.tail_lines(self._facts.tail_lines, size, channels)
         if wait:
@@ -94,7 +99,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         reading = entry.log.read(start, size, channels, entry.end_offset)
         return api.PollResponse(
             execution=convert.execution(entry.snapshot()),
-            chunks=_chunks(entry, reading, start, request.text, ended),
+            chunks=_chunks(entry, reading, start, channels, request.text, ended),
             next_offset=reading.next_offset,
             skipped_bytes=reading.skipped,
             eof=ended and reading.next_offset >= (entry.end_offset or 0),
@@ -108,7 +113,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             raise InvalidRequest("heartbeat_interval", f"{heartbeat:g} s; it is 1 s to 60 s")
         entry = await self._find(request.caller, request.exec_id)
         channels = convert.channels(request.channels)
-        start = self._start(entry, request, channels, None) or 0
+        start = await self._start(entry, request, channels, None) or 0
         follower = Follower(entry, start, channels, heartbeat or HEARTBEAT_SECONDS, request.text, self._drain)
         async with self._executions.attended(entry), contextlib.aclosing(follower.messages()) as messages:
             async for message in messages:
@@ -127,10 +132,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             labels=tuple(request.labels.items()),
             exclusive_group=request.exclusive_group or None,
         )
-        found, before = await self._executions.page(query)
-        return api.ListResponse(
-            executions=[convert.execution(value) for value in found], next_page_token=convert.page_token(before)
-        )
+        return _page(*await self._executions.page(query))
 
     async def Signal(self, request: api.SignalRequest, context: Context) -> api.SignalResponse:  # noqa: N802
         if request.scope not in api.SignalScope.values():
@@ -182,7 +184,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             raise InvalidRequest("exec_id", "is empty; give the id of an execution")
         return await self._executions.find(Key(owner(caller, requested, exec_id), exec_id))
 
-    def _start(
+    async def _start(
         self,
         entry: Entry,
         request: api.PollRequest | api.FollowRequest,
@@ -198,7 +200,11 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
                     raise OutOfRange("offset", request.offset, end)
                 return request.offset
             case "tail_lines":
-                return entry.log.tail_lines(request.tail_lines, limit, channels)
+                if request.tail_lines <= FEW_LINES:
+                    return entry.log.tail_lines(request.tail_lines, limit, channels)
+                # It may have gigabytes to look through, which nobody else should wait for. A reader is not shared.
+                reader = LogReader(entry.directory)
+                return await asyncio.to_thread(reader.tail_lines, request.tail_lines, limit, channels)
             case "tail_bytes":
                 return entry.log.tail_bytes(min(request.tail_bytes, limit), channels)
         return None
@@ -217,12 +223,34 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             await entry.changed(left)
 
 
-def _chunks(entry: Entry, reading: Reading, start: int, text: bool, ended: bool) -> list[pb.OutputChunk]:
+def _chunks(
+    entry: Entry, reading: Reading, start: int, channels: Collection[Channel], text: bool, ended: bool
+) -> list[pb.OutputChunk]:
     """A reading on the wire, as text if that was asked for."""
     if not text:
         return [convert.chunk(chunk) for chunk in reading.chunks]
-    view = TextView(entry.log, start)
+    view = TextView(entry.log, start, channels)
     found = [view.chunk(chunk) for chunk in reading.chunks]
     if ended and reading.next_offset >= (entry.end_offset or 0):
         found += view.finish(reading.next_offset, now_ns())
     return [convert.chunk(chunk) for chunk in found]
+
+
+def _most(text: bool) -> int:
+    """How much output an answer has at most."""
+    return MAX_TEXT_BYTES if text else MAX_POLL_BYTES
+
+
+def _page(found: list[tuple[int, Execution]], more: bool) -> api.ListResponse:
+    """As many of the found as one message can carry; the rest is on the next page."""
+    response, size, last = api.ListResponse(), 0, 0
+    for place, value in found:
+        message = convert.execution(value)
+        size += message.ByteSize()
+        if response.executions and size > MAX_LIST_BYTES:
+            more = True
+            break
+        response.executions.append(message)
+        last = place
+    response.next_page_token = convert.page_token(last if more else None)
+    return response

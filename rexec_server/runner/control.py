@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import socket
 from collections.abc import Callable
 
 from rexec_server.core.spool import CONTROL, Reason, StdinState
 from rexec_server.runner.loop import READ, Loop
 from rexec_server.runner.stdin import StdinWrite
 from rexec_server.runner.supervision import Supervision
-from rexec_server.runner.wire import Connection, Message, listen, peer_uid
+from rexec_server.runner.wire import Connection, Message, listen, peer_uid, remove_socket
+
+RETRY_SECONDS = 1.0
 
 
 class Control:
@@ -21,19 +24,34 @@ class Control:
         self._trusted_uids = trusted_uids
         self._connections: set[Connection] = set()
         self._writes: dict[Connection, StdinWrite] = {}
-        self._listener = listen(directory, CONTROL)
-        loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
+        self._directory = directory
+        self._listener: socket.socket | None = None
+        self._closed = False
+        self._listen()
 
     def close(self) -> None:
-        self._loop.unwatch(self._listener.fileno())
-        self._listener.close()
+        self._closed = True
+        if self._listener:
+            self._loop.unwatch(self._listener.fileno())
+            self._listener.close()
+            remove_socket(self._directory, CONTROL)
         for connection in list(self._connections):
             connection.close()
 
-    def _accept(self) -> None:
+    def _listen(self) -> None:
+        if self._closed:
+            return
         try:
-            sock, _ = self._listener.accept()
-        except BlockingIOError:
+            listener = self._listener = listen(self._directory, CONTROL)
+        except OSError:  # no inode is left, say: nothing that its command should see
+            self._loop.call_later(RETRY_SECONDS, self._listen)
+        else:
+            self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept(listener))
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError:  # the caller has gone, or there are too many descriptors
             return
         if peer_uid(sock) not in self._trusted_uids:
             sock.close()

@@ -23,8 +23,14 @@ class ExitDraft:
         self._directory = directory
         self.fd = os.open(EXIT_DRAFT, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
 
-    def preallocate(self) -> None:
-        os.posix_fallocate(self.fd, 0, EXIT_RECORD_BYTES)
+    @classmethod
+    def reserve(cls, directory: int) -> None:
+        """Takes the room for the record; OSError when there is none."""
+        draft = cls(directory)
+        try:
+            os.posix_fallocate(draft.fd, 0, EXIT_RECORD_BYTES)
+        finally:
+            os.close(draft.fd)
 
     def note_ending(self, ending: Ending) -> None:
         self._write(json.dumps({"ending": ending}).encode() + b"\n")
@@ -41,18 +47,20 @@ class ExitDraft:
         """Makes the record true: synced first, so that after a power cut it is whole or not there."""
         data = record.to_bytes()
         self._write(data)
-        os.ftruncate(self.fd, len(data))
-        os.fdatasync(self.fd)
-        os.rename(EXIT_DRAFT, EXIT, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        os.close(self.fd)
+        self._publish(len(data))
 
     def complete_interrupted(self) -> bool:
         """Whether a dead writer had the final record written; then only its name was missing."""
         if "end_time" not in self._note():
             return False
+        self._publish(os.pread(self.fd, EXIT_RECORD_BYTES, 0).index(b"\n") + 1)
+        return True
+
+    def _publish(self, size: int) -> None:
+        os.ftruncate(self.fd, size)
+        os.fdatasync(self.fd)
         os.rename(EXIT_DRAFT, EXIT, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         os.close(self.fd)
-        return True
 
     def _write(self, data: bytes) -> None:
         os.pwrite(self.fd, data + b"\0" * (EXIT_RECORD_BYTES - len(data)), 0)

@@ -25,11 +25,11 @@ class Leader:
     def status(self) -> Status | None:
         """How it ended. None: it runs, or, when `pidfd` is readable, nobody can know any more."""
         try:
-            status = linux.peek_status(self.pid)
+            status = linux.peek_status(self.pidfd)
         except ChildProcessError:
             return linux.foreign_status(self.pid, self.pidfd)
         if status:
-            self.usage = linux.peek_usage(self.pid)
+            self.usage = linux.peek_usage(self.pidfd)
         return status
 
     def signal(self, number: int) -> None:
@@ -39,5 +39,8 @@ class Leader:
             pass  # ended
 
     def reap(self) -> None:
-        linux.reap(self.pid)
+        try:
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            pass  # not our child: somebody else reaps it
         os.close(self.pidfd)

@@ -51,9 +51,9 @@ def set_process_name(name: str) -> None:
     _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
-def peek_status(pid: int) -> Status | None:
+def peek_status(pidfd: int) -> Status | None:
     """The wait status of a child that ended, which stays unreaped; None while it runs. ChildProcessError: not ours."""
-    result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     if result is None or result.si_pid == 0:
         return None
     if result.si_code == os.CLD_EXITED:
@@ -61,13 +61,13 @@ def peek_status(pid: int) -> Status | None:
     return Status(None, result.si_status)
 
 
-def peek_usage(pid: int) -> Usage | None:
+def peek_usage(pidfd: int) -> Usage | None:
     """What an ended, unreaped child and its waited-for children used; None where the system call is unknown."""
     if _SYS_WAITID is None:
         return None
     siginfo, rusage = (ctypes.c_byte * 128)(), (ctypes.c_long * 18)()
     options = os.WEXITED | os.WNOHANG | _WNOWAIT
-    if _libc.syscall(_SYS_WAITID, int(os.P_PID), pid, siginfo, options, rusage) != 0:
+    if _libc.syscall(_SYS_WAITID, int(os.P_PIDFD), pidfd, siginfo, options, rusage) != 0:
         return None
     return Usage(rusage[0] + rusage[1] / 1e6, rusage[2] + rusage[3] / 1e6, rusage[4] * 1024)
 
@@ -81,6 +81,14 @@ def next_ended_child() -> int | None:
     return result.si_pid if result else None
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a child has ended; it stays unreaped."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:
+        return False
+
+
 def reap(pid: int) -> bool:
     """Reaps a child if it has ended; whether it had."""
     try:
@@ -91,6 +99,11 @@ def reap(pid: int) -> bool:
 
 def foreign_status(pid: int, pidfd: int) -> Status | None:
     """The wait status of an ended process that is not our child, where the kernel tells it; else None."""
+    # As a zombie it tells in one place, once it is reaped in the other; it may be reaped between two looks.
+    return _reaped_status(pidfd) or _zombie_status(pid) or _reaped_status(pidfd)
+
+
+def _reaped_status(pidfd: int) -> Status | None:
     info = bytearray(_PIDFD_INFO.size)
     _PIDFD_INFO.pack_into(info, 0, _PIDFD_INFO_EXIT, *[0] * 13)
     try:
@@ -100,7 +113,7 @@ def foreign_status(pid: int, pidfd: int) -> Status | None:
             return Status.from_wait(fields[-1])
     except OSError:
         pass  # an older kernel, or not reaped yet
-    return _zombie_status(pid)
+    return None
 
 
 def _zombie_status(pid: int) -> Status | None:

@@ -21,4 +21,7 @@ def take_lock(directory: int) -> int | None:
 
 def ring(lock: int) -> None:
     """Wakes who watches the execution. A write of its own, as inotify does not tell of splice before Linux 6.5."""
-    os.pwrite(lock, b"\n", 0)
+    try:
+        os.pwrite(lock, b"\n", 0)
+    except OSError:
+        pass  # a full disk; watchers look each second in any case

@@ -27,6 +27,8 @@ MOVE_BYTES = 1024 * 1024
 MAX_SEGMENT_BYTES = 64 * 1024 * 1024
 # The log is kept in this many segments, so that dropping the oldest drops an eighth of it.
 SEGMENTS = 8
+# The index counts against the cap beyond the first block of its file, which is there anyway.
+INDEX_FREE_BYTES = 4096
 # Bytes of one channel that arrive within this time are one piece: it bounds the index of a command that flushes
 # each line to a hundred entries a second.
 PIECE_NS = 10_000_000
@@ -47,6 +49,7 @@ class LogWriter:
         self._max_bytes = max_bytes
         self._overflow = overflow
         self._segment_bytes = min(MAX_SEGMENT_BYTES, max(1, max_bytes // SEGMENTS))
+        self._segments = max(1, max_bytes // self._segment_bytes)
         self._segment = self._index = -1
         self._segment_start = 0
         self._index_end = 0
@@ -63,9 +66,9 @@ class LogWriter:
             return 0
         if self._at_limit():
             raise OutputLimitReached
-        if self._segment < 0 or self.end - self._segment_start >= self._segment_bytes:
+        if self._segment < 0 or self._room() <= 0:
             self._roll()
-        room = self._segment_start + self._segment_bytes - self.end
+        room = self._room()
         if self._overflow == Overflow.TERMINATE:
             room = min(room, self._max_bytes - self.end)
         self._mark(channel)
@@ -92,6 +95,11 @@ class LogWriter:
     def _at_limit(self) -> bool:
         return self._overflow == Overflow.TERMINATE and self.end >= self._max_bytes
 
+    def _room(self) -> int:
+        """How many bytes this segment still takes."""
+        index = max(0, self._index_end - INDEX_FREE_BYTES)
+        return self._segment_bytes - index - (self.end - self._segment_start)
+
     def _mark(self, channel: Channel) -> None:
         """Says in the index what the next bytes are, unless the last entry says it already."""
         now, last = now_ns(), self._piece
@@ -108,7 +116,7 @@ class LogWriter:
     def _roll(self) -> None:
         """Begins a new segment, and makes room for it under the cap."""
         if self._overflow == Overflow.DROP_OLDEST:
-            while self._offsets and self.end + self._segment_bytes - self._offsets[0] > self._max_bytes:
+            while len(self._offsets) >= self._segments:
                 self._drop_oldest()
         index = os.open(index_name(self.end), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=self._directory)
         try:
@@ -148,9 +156,9 @@ class LogWriter:
         pieces = [Piece(*fields) for fields in PIECE_FORMAT.iter_unpack(data[head : head + _whole(len(data) - head)])]
         self._index_end = head + len(pieces) * PIECE_FORMAT.size
         self._piece = pieces[-1] if pieces else None
-        ends = [piece.offset for piece in pieces[1:]] + [self.end]
+        edges = [*(piece.offset for piece in pieces), self.end]
         stdout = sum(
-            end - piece.offset for piece, end in zip(pieces, ends, strict=True) if piece.channel == Channel.STDOUT
+            end - piece.offset for piece, end in zip(pieces, edges[1:], strict=False) if piece.channel == Channel.STDOUT
         )
         before = Segment.from_bytes(data).stdout_before
         self.produced[Channel.STDOUT] = before + stdout

@@ -16,6 +16,9 @@ from collections.abc import Callable
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
+# epoll_wait(2) takes milliseconds as an int: a timer in a month would overflow it.
+LONGEST_WAIT_SECONDS = 86400.0
+
 
 class Timer:
     """A callback to come; `cancel` makes it not come."""
@@ -86,7 +89,9 @@ class Loop:
     def _next_timeout(self) -> float | None:
         while self._timers and self._timers[0][2].cancelled:
             heapq.heappop(self._timers)
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        if not self._timers:
+            return None
+        return min(LONGEST_WAIT_SECONDS, max(0.0, self._timers[0][0] - time.monotonic()))
 
     def _run_timers(self) -> None:
         now = time.monotonic()

@@ -58,7 +58,7 @@ class Output:
     @property
     def held(self) -> bool:
         """Whether some process still holds a channel open."""
-        return not all(_hung_up(fifo) for fifo in self._fifos.values())
+        return not all(hung_up(fifo) for fifo in self._fifos.values())
 
     def drain_now(self) -> None:
         """Stores what is in the FIFOs now, as far as the disk and the limit allow."""
@@ -166,7 +166,8 @@ class Discard:
                 self._on_end()
 
 
-def _hung_up(fifo: int) -> bool:
+def hung_up(fifo: int) -> bool:
+    """Whether no process can write to it any more."""
     poll = select.poll()
     poll.register(fifo, 0)
     return any(events & select.POLLHUP for _, events in poll.poll(0))

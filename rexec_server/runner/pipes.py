@@ -84,9 +84,18 @@ def open_commands_output(directory: int, channel: Channel) -> int:
     return os.open(_OUTPUTS[channel], os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
 
 
+def let_hang_up(directory: int) -> None:
+    """A FIFO that had no writer since we opened it does not tell so (poll(2)); so it gets one for a moment."""
+    for name in _OUTPUTS.values():
+        try:
+            os.close(os.open(name, _WRITE, dir_fd=directory))
+        except OSError:
+            pass  # merged, or ended
+
+
 def remove_fifos(directory: int, keep_outputs: bool = False) -> None:
-    """Nobody will open them any more; those who have them open keep them."""
-    for name in (FIFO_IN,) if keep_outputs else (FIFO_IN, FIFO_OUT, FIFO_ERR):
+    """Nobody will open them any more; those who have them open keep them. Standard output's goes last."""
+    for name in (FIFO_IN,) if keep_outputs else (FIFO_IN, FIFO_ERR, FIFO_OUT):
         try:
             os.unlink(name, dir_fd=directory)
         except FileNotFoundError:

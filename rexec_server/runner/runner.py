@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import FIFO_IN, RUNNER_SOCKET, SPOOL, STDIN_STATE, StdinState, read_file
-from rexec_server.runner import linux
+from rexec_server.runner.ending import ExitDraft
+from rexec_server.runner.family import Family
 from rexec_server.runner.loop import READ, Loop
 from rexec_server.runner.pipes import Pipes
 from rexec_server.runner.shim import Order, Site, errno_name, run_shim
-from rexec_server.runner.takeover import Takeover, abandon, is_ended
-from rexec_server.runner.tree import children
+from rexec_server.runner.takeover import Remains, Takeover, abandon, is_ended, readable_start
 from rexec_server.runner.wire import HEADER, Connection, Message, listen, peer_uid
 
 
@@ -43,8 +43,8 @@ class Runner:
         self._spool = _open_directory(SPOOL, state_dir)
         self._connections: set[Connection] = set()
         self._executions: dict[str, Execution] = {}
-        self._shims: dict[int, str] = {}  # pid of each living shim that we forked -> its execution
-        self._takeover = Takeover(self._loop, site, self._forget)
+        self._family = Family()
+        self._takeover = Takeover(self._loop, site, self._family, self._forget)
         self._listener = listen(state_dir, RUNNER_SOCKET)
 
     def run(self) -> None:
@@ -62,7 +62,7 @@ class Runner:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except BlockingIOError:
+        except OSError:  # the caller has gone, or there are too many descriptors
             return
         if peer_uid(sock) not in self._site.trusted_uids:
             sock.close()
@@ -100,14 +100,16 @@ class Runner:
         """Claims the execution's directory and forks its shim, which answers when the command's exec is decided."""
         name = request["id"]
         launch = Launch.from_json(request["launch"])
-        try:
-            execution = self._claim(name, launch)
-        except FileExistsError:
-            return {"claimed": True}
-        except OSError as error:
-            return {"start_error": [errno_name(error), f"could not make its spool: {error.strerror}"]}
-        report, shims_report = socket.socketpair()
+        report, shims_report = socket.socketpair()  # before the claim, which is not taken back
         with shims_report:
+            try:
+                execution = self._claim(name, launch)
+            except FileExistsError:
+                report.close()
+                return {"claimed": True}
+            except OSError as error:
+                report.close()
+                return {"start_error": [errno_name(error), f"could not make its spool: {error.strerror}"]}
             order = Order(name, execution.directory, launch, execution.pipes, shims_report.fileno())
             try:
                 pid = os.fork()
@@ -117,7 +119,7 @@ class Runner:
             if pid == 0:
                 _keep_only(order)
                 run_shim(order, self._site)
-        self._shims[pid] = name
+        self._family.shims[pid] = name
         self._loop.watch(report.fileno(), READ, lambda _: self._pass_on(connection, request, report))
         return None
 
@@ -134,6 +136,7 @@ class Runner:
         os.mkdir(name, 0o750, dir_fd=self._spool)
         directory = _open_directory(name, self._spool)
         try:
+            ExitDraft.reserve(directory)
             execution = Execution(directory, Pipes.make(directory, launch))
         except OSError:
             os.close(directory)
@@ -166,7 +169,10 @@ class Runner:
 
     def _find(self, name: str) -> None:
         """Looks at an execution from before our time."""
-        directory = _open_directory(name, self._spool)
+        try:
+            directory = _open_directory(name, self._spool)
+        except (NotADirectoryError, FileNotFoundError):
+            return  # somebody else's file, or just removed
         pipes = Pipes.open_outputs(directory)
         if is_ended(directory) and not pipes.outputs:
             os.close(directory)
@@ -175,32 +181,18 @@ class Runner:
         if os.access(FIFO_IN, os.F_OK, dir_fd=directory) and StdinState.from_bytes(state or b"").open:
             pipes.hold_stdin(directory)
         self._executions[name] = Execution(directory, pipes)
-        self._takeover.find(name, directory, pipes)
+        self._takeover.find(Remains(name, directory, pipes))
 
     def _reap(self) -> None:
-        """Reaps our children: shims, and orphans of executions that lost theirs. Leaders wait for their record."""
-        dead = [self._shims.pop(pid) for pid in self._reap_children() if pid in self._shims]
-        if not dead:
-            return
-        # What has become ours by a shim's death is its execution's. When two die at once, it is not known whose; then
-        # only what the session or an open FIFO proves is counted as theirs.
-        orphans = self._others() - self._shims.keys() if len(dead) == 1 else set()
-        for name in dead:
+        for name in self._family.reap(self._leader_left_by):
             execution = self._executions[name]
-            self._takeover.take(name, execution.directory, execution.pipes, orphans)
+            self._takeover.take(Remains(name, execution.directory, execution.pipes))
 
-    def _reap_children(self) -> list[int]:
-        """Reaps every child that has ended, but for leaders, and returns their pids."""
-        reaped: list[int] = []
-        while (pid := linux.next_ended_child()) is not None:
-            if pid in self._takeover.leaders:  # it hides those behind it
-                return reaped + [pid for pid in self._others() if linux.reap(pid)]
-            linux.reap(pid)
-            reaped.append(pid)
-        return reaped
-
-    def _others(self) -> set[int]:
-        return set(children(os.getpid())) - self._takeover.leaders
+    def _leader_left_by(self, name: str) -> int | None:
+        """The leader whose status the dead shim of an execution has not recorded."""
+        directory = self._executions[name].directory
+        start = None if is_ended(directory) else readable_start(directory)
+        return start.pid if start else None
 
     def _forget(self, name: str) -> None:
         """Nothing is left to be done for it; the takeover has closed what was open."""

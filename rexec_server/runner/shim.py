@@ -22,7 +22,7 @@ from rexec_server.runner.lock import ring, take_lock
 from rexec_server.runner.loop import Loop
 from rexec_server.runner.pipes import Pipes, open_commands_output, open_stdin_writer, remove_fifos
 from rexec_server.runner.spawn import Stdio, fork_command
-from rexec_server.runner.stdin import StdinFeed, StdinWrite, tell_runner_of_eof
+from rexec_server.runner.stdin import StdinFeed, StdinWrite, reserve_state, tell_runner_of_eof
 from rexec_server.runner.supervision import Parts, Supervision, Terms
 from rexec_server.runner.tree import ProcessTree, children
 from rexec_server.runner.wire import encode
@@ -67,8 +67,9 @@ def run_shim(order: Order, site: Site) -> NoReturn:
 def _supervise(order: Order, lock: int, site: Site) -> None:
     draft = ExitDraft(order.directory)
     try:
-        draft.preallocate()
-        os.pwrite(lock, b"\n", 0)
+        ring(lock)
+        if order.launch.stdin_mode == StdinMode.OPEN:
+            reserve_state(order.directory)
         stdio = _open_commands_side(order)
         cgroup = _enter_cgroup(order, site)
         born = fork_command(order.launch, stdio, draft.fd, cgroup, site.heritage)
@@ -81,8 +82,13 @@ def _supervise(order: Order, lock: int, site: Site) -> None:
     leader = Leader.of_child(born.pid)
     writer = open_stdin_writer(order.directory) if order.launch.stdin_mode == StdinMode.OPEN else -1
     terms = Terms.of(order.launch)
-    start_ticks = _write_start(order.directory, born.pid, terms, site.boot_id)
-    failure = born.release()
+    failure, start_ticks = None, 0
+    try:
+        start_ticks = _write_start(order.directory, born.pid, terms, site.boot_id)
+    except OSError as error:
+        born.cancel()
+        failure = StartError(errno_name(error), f"could not record the start: {error.strerror}")
+    failure = failure or born.release()
     if failure:
         leader.reap()
         return _fail(order, draft, lock, failure)
@@ -136,8 +142,12 @@ def _write_start(directory: int, pid: int, terms: Terms, boot_id: str) -> int:
     assert own_ticks is not None
     record = StartRecord(pid, ticks, os.getpid(), own_ticks, boot_id, linux.now_ns(), terms.to_json())
     fd = os.open(START, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
-    os.write(fd, record.to_bytes())
-    os.close(fd)
+    data = record.to_bytes()
+    try:
+        if os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(fd)
     return ticks
 
 

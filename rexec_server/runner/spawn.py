@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import resource
-import signal
 from typing import NamedTuple, NoReturn
 
 from rexec_server.core.launch import Launch, Limits
-from rexec_server.core.spool import StartError
+from rexec_server.core.spool import EXIT_RECORD_BYTES, StartError
 from rexec_server.runner.cgroup import Cgroup
 from rexec_server.runner.heritage import Heritage
 
 _BARRIER_OPEN = b"x"
 _NOT_EXECUTED = 127
-# An error's text has its place in the exit record, which is 4 KiB.
-_LONGEST = 1000
+# An error's text has its place in the exit record, which is 4 KiB; JSON may need twelve bytes for a character.
+_LONGEST = 300
 
 _RESOURCES = {
     "memory_bytes": resource.RLIMIT_AS,
@@ -57,11 +57,20 @@ class Born(NamedTuple):
             return StartError("ECANCELED", "its process died before it was executed")
         finally:
             os.close(self.barrier)
+        data = self._await_exec()
+        return StartError(*json.loads(data)["start_error"]) if data else None
+
+    def cancel(self) -> None:
+        """Lets it end without exec, and waits until it has written its last note."""
+        os.close(self.barrier)
+        self._await_exec()
+
+    def _await_exec(self) -> bytes:
         data = b""
         while piece := os.read(self.failure, 4096):
             data += piece
         os.close(self.failure)
-        return StartError(*json.loads(data)["start_error"]) if data else None
+        return data
 
 
 def fork_command(launch: Launch, stdio: Stdio, exit_draft: int, cgroup: Cgroup | None, heritage: Heritage) -> Born:
@@ -93,6 +102,8 @@ def _run_child(
     heritage: Heritage,
 ) -> NoReturn:
     step = "start"
+    # Mapped, since the command's limits hold for files that are written, and a note must always find its place.
+    note = mmap.mmap(exit_draft, EXIT_RECORD_BYTES)
     try:
         os.setsid()
         step = "enter its cgroup"
@@ -111,7 +122,7 @@ def _run_child(
         step = f"execute {launch.arguments[0]!r}"
         _exec(launch.arguments, launch.environment)
     except BaseException as error:  # whatever it is, it must not pass for the command's own exit
-        _tell_failure(error, step, failure, exit_draft)
+        _tell_failure(error, step, failure, note)
     finally:
         os._exit(_NOT_EXECUTED)
 
@@ -149,13 +160,11 @@ def _exec(arguments: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
     raise blocked
 
 
-def _tell_failure(error: BaseException, step: str, failure: int, exit_draft: int) -> None:
+def _tell_failure(error: BaseException, step: str, failure: int, note: mmap.mmap) -> None:
     number = (error.errno if isinstance(error, OSError) else None) or errno.EINVAL
     text = (error.strerror if isinstance(error, OSError) else str(error)) or os.strerror(number)
-    start_error = StartError(
-        errno.errorcode.get(number, str(number)), f"could not {step[:_LONGEST]}: {text[:_LONGEST]}"
-    )
-    note = json.dumps({"start_error": start_error}).encode() + b"\n"
-    os.write(failure, note)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # its own file size limit is in force already
-    os.pwrite(exit_draft, note, 0)
+    start_error = StartError(errno.errorcode.get(number, str(number)), f"could not {step}: {text}"[:_LONGEST])
+    data = json.dumps({"start_error": start_error}).encode() + b"\n"
+    # First where it lasts: the shim may be dead, and then the write to its pipe is our own death.
+    note[: len(data)] = data
+    os.write(failure, data)

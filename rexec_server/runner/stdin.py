@@ -41,9 +41,8 @@ class StdinFeed:
         self._fifo = fifo
         self._on_eof = on_eof
         self._queue: deque[StdinWrite] = deque()
-        self._file = os.open(STDIN_STATE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+        self._file = os.open(STDIN_STATE, os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
         self._state = StdinState.from_bytes(os.pread(self._file, STDIN_FORMAT.size, 0))
-        os.posix_fallocate(self._file, 0, STDIN_FORMAT.size)
         self._map = mmap.mmap(self._file, STDIN_FORMAT.size)
         self._set(self._state)
 
@@ -98,9 +97,10 @@ class StdinFeed:
                 self.close()
                 return True
         if write.offset + len(write.data) <= self._state.written:
-            self._finish(None)
+            self._queue.popleft()
             if write.eof:
-                self.close()
+                self.close()  # before it is told: what was told is true, whenever we die
+            write.done(None)
         return True
 
     def _write_counted(self, data: memoryview) -> None:
@@ -118,6 +118,16 @@ class StdinFeed:
     def _set(self, state: StdinState) -> None:
         self._state = state
         self._map[:] = state.to_bytes()
+
+
+def reserve_state(directory: int) -> None:
+    """Takes the room for the state before the command starts, so that a full disk is no concern later."""
+    fd = os.open(STDIN_STATE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+    try:
+        os.posix_fallocate(fd, 0, STDIN_FORMAT.size)
+        os.pwrite(fd, StdinState().to_bytes(), 0)
+    finally:
+        os.close(fd)
 
 
 def tell_runner_of_eof(loop: Loop, directory: int, execution: str) -> None:

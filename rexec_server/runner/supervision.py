@@ -7,14 +7,13 @@ Completion is the leader's exit, not the end of its output: a grandchild that ke
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rexec_server.core.launch import Launch, Leftovers, Overflow
-from rexec_server.core.spool import CONTROL, Channel, ExitRecord, Reason, StartError
+from rexec_server.core.spool import Channel, ExitRecord, Reason
 from rexec_server.runner import linux
 from rexec_server.runner.cgroup import Cgroup
 from rexec_server.runner.ending import Ending, ExitDraft
@@ -30,6 +29,7 @@ from rexec_server.runner.tree import ProcessTree
 
 # A process in an uninterruptible wait cannot be killed; the execution's end does not wait for it longer than this.
 UNKILLABLE_SECONDS = 10.0
+_UNSEEN = "its shim died, and a runner that was not its parent could not see its status"
 
 
 class Terms(NamedTuple):
@@ -75,6 +75,7 @@ class Parts(NamedTuple):
     stdin: StdinFeed | None
     cgroup: Cgroup | None
     writer: str
+    unheld: bool = False  # for a while nobody held the FIFOs, so output may be lost
 
 
 class Supervision:
@@ -201,7 +202,7 @@ class Supervision:
 
     def _settle(self) -> None:
         self._settling = True
-        self._output_complete = not self._output.held
+        self._output_complete = not (self._output.held or self._parts.unheld)
         self._leftovers = len(self._parts.tree.members())
         if self._terms.leftovers == Leftovers.KEEP and not self._ending:
             return self._finish(kept=True)
@@ -221,42 +222,43 @@ class Supervision:
             self._output.drain_now()
         self._parts.draft.finish(self._record(self._output.unstored(everything=not kept)))
         self._parts.leader.reap()
+        kept = kept and self._output.held
+        self._on_end()
         remove_fifos(self._parts.directory, keep_outputs=kept)
-        os.unlink(CONTROL, dir_fd=self._parts.directory)
         ring(self._parts.lock)
         if self._parts.cgroup:
             self._parts.cgroup.remove()
-        self._on_end()
-        if kept and self._leftovers:
-            self._output.discard(self._on_gone)
+        if kept:
+            self._output.discard(self._let_go)
         else:
             self._output.close()
             self._on_gone()
 
+    def _let_go(self) -> None:
+        """The last kept leftover has closed its output."""
+        remove_fifos(self._parts.directory)
+        self._on_gone()
+
     def _record(self, unstored: dict[Channel, int]) -> ExitRecord:
-        status = self._status
+        status, start_error = self._status, self._parts.draft.start_error()
+        if start_error:
+            status = None
         return ExitRecord(
-            reason=self._reason(),
+            reason=Reason.START_FAILED if start_error else self._reason(),
             end_time=self._ended_at,
             stdout_bytes=self._log.produced[Channel.STDOUT] + unstored.get(Channel.STDOUT, 0),
             stderr_bytes=self._log.produced[Channel.STDERR] + unstored.get(Channel.STDERR, 0),
             output_complete=self._output_complete,
             leftover_processes=self._leftovers,
-            exit_code=status.exit_code if status and not self._start_error else None,
-            signal=status.signal if status and not self._start_error else None,
-            start_error=self._start_error,
-            lost=None if status else "its shim died, and a runner that was not its parent could not see its status",
+            exit_code=status.exit_code if status else None,
+            signal=status.signal if status else None,
+            start_error=start_error,
+            lost=None if status or start_error else _UNSEEN,
             usage=self._parts.leader.usage,
             written_by=self._parts.writer,
         )
 
-    @property
-    def _start_error(self) -> StartError | None:
-        return self._parts.draft.start_error()
-
     def _reason(self) -> Reason:
-        if self._start_error:
-            return Reason.START_FAILED
         if self._status is None:
             return Reason.LOST
         if self._ending:

@@ -3,34 +3,55 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from rexec_server.core.launch import Overflow
 from rexec_server.core.spool import (
+    CONTROL,
     EXIT,
     FIFO_OUT,
+    STDIN_STATE,
+    Channel,
     ExitRecord,
     Reason,
     StartError,
     StartRecord,
+    StdinState,
+    read_file,
     read_start,
 )
 from rexec_server.runner import linux
 from rexec_server.runner.cgroup import Cgroup
 from rexec_server.runner.control import Control
 from rexec_server.runner.ending import ExitDraft
+from rexec_server.runner.family import Family
 from rexec_server.runner.leader import Leader
 from rexec_server.runner.lock import ring, take_lock
 from rexec_server.runner.log_writer import LogWriter
 from rexec_server.runner.loop import READ, Loop
-from rexec_server.runner.output import Discard
-from rexec_server.runner.pipes import Pipes, open_stdin_writer, remove_fifos
+from rexec_server.runner.output import Discard, hung_up
+from rexec_server.runner.pipes import Pipes, let_hang_up, open_stdin_writer, remove_fifos
 from rexec_server.runner.shim import Site
 from rexec_server.runner.stdin import StdinFeed
-from rexec_server.runner.supervision import Parts, Supervision, Terms
+from rexec_server.runner.supervision import UNKILLABLE_SECONDS, Parts, Supervision, Terms
 from rexec_server.runner.tree import ProcessTree, relatives
+from rexec_server.runner.wire import remove_socket
 
 RETRY_SECONDS = 0.01
+# How soon to look again for what a full disk did not allow.
+DISK_FULL_RETRY_SECONDS = 0.5
+
+
+class Remains(NamedTuple):
+    """What is there of an execution that has lost its shim. `pidfd` is the leader's, if it was opened in time."""
+
+    execution: str
+    directory: int
+    pipes: Pipes
+    pidfd: int | None = None
+    unheld: bool = False  # for a while nobody held its FIFOs open, and what was in them then is gone
 
 
 class Takeover:
@@ -39,76 +60,92 @@ class Takeover:
     `on_gone(execution)` is called when nothing of an execution is left to be done.
     """
 
-    def __init__(self, loop: Loop, site: Site, on_gone: Callable[[str], None]) -> None:
+    def __init__(self, loop: Loop, site: Site, family: Family, on_gone: Callable[[str], None]) -> None:
         self._loop = loop
         self._site = site
+        self._family = family
         self._on_gone = on_gone
-        self.leaders: set[int] = set()  # pids that are left unreaped until their end is recorded
 
-    def take(self, execution: str, directory: int, pipes: Pipes, orphans: set[int]) -> None:
-        """Takes over an execution whose shim is dead. `orphans` became our children by that death, and are its own."""
+    def take(self, remains: Remains) -> None:
+        """Takes over an execution whose shim is dead."""
+        directory = remains.directory
+        let_hang_up(directory)
         if is_ended(directory):
-            return self._discard(execution, directory, pipes)
+            return self._discard(remains)
         lock = take_lock(directory)
         if lock is None:
             # A process that the shim forked, and that has not reached its exec, shares the lock until then.
-            self._loop.call_later(RETRY_SECONDS, lambda: self.take(execution, directory, pipes, orphans))
-            return
+            return self._later(RETRY_SECONDS, remains)
         draft = ExitDraft(directory)
-        start = read_start(directory)
-        if draft.complete_interrupted():
-            self._clear(execution, directory, lock, pipes)
-        elif start is None:
-            draft.finish(not_started("its shim died before it was started"))
-            self._clear(execution, directory, lock, pipes)
-        else:
-            self._continue(execution, directory, lock, pipes, draft, start, orphans)
+        try:
+            self._finish_or_continue(remains, lock, draft)
+        except OSError:  # the disk is full, and its place was not taken yet
+            os.close(draft.fd)
+            os.close(lock)
+            self._later(DISK_FULL_RETRY_SECONDS, remains)
 
-    def await_shim(self, execution: str, directory: int, pipes: Pipes) -> None:
-        """Waits for the death of a shim that is not our child, from before this runner."""
-        start = read_start(directory)
-        pidfd = linux.open_pidfd(start.shim_pid, start.shim_start) if start else None
-        if pidfd is None:  # about to write its start record, or just dead
-            self._loop.call_later(RETRY_SECONDS, lambda: self.find(execution, directory, pipes))
-            return
-
-        def died(_: int) -> None:
-            self._loop.unwatch(pidfd)
-            os.close(pidfd)
-            self.take(execution, directory, pipes, set())
-
-        self._loop.watch(pidfd, READ, died)
-
-    def find(self, execution: str, directory: int, pipes: Pipes) -> None:
+    def find(self, remains: Remains) -> None:
         """Deals with an execution from before this runner: the lock tells whether its shim lives."""
-        lock = None if is_ended(directory) else take_lock(directory)
+        lock = None if is_ended(remains.directory) else take_lock(remains.directory)
         if lock is not None:
             os.close(lock)
-            self.take(execution, directory, pipes, set())
-        elif is_ended(directory):
-            self.take(execution, directory, pipes, set())
+            let_hang_up(remains.directory)
+            self.take(remains._replace(unheld=any(map(hung_up, remains.pipes.outputs.values()))))
+        elif is_ended(remains.directory):
+            self.take(remains)
         else:
-            self.await_shim(execution, directory, pipes)
+            self._await_shim(remains)
 
-    def _continue(
-        self,
-        execution: str,
-        directory: int,
-        lock: int,
-        pipes: Pipes,
-        draft: ExitDraft,
-        start: StartRecord,
-        orphans: set[int],
-    ) -> None:
+    def _later(self, seconds: float, remains: Remains) -> None:
+        self._loop.call_later(seconds, lambda: self.take(remains))
+
+    def _await_shim(self, remains: Remains) -> None:
+        """Waits for the death of a shim that is not our child, from before this runner."""
+        start = readable_start(remains.directory)
+        shim = linux.open_pidfd(start.shim_pid, start.shim_start) if start else None
+        if start is None or shim is None:  # about to write its start record, or just dead
+            self._loop.call_later(RETRY_SECONDS, lambda: self.find(remains))
+            return
+        # Now, while its parent has not reaped it: later only a pidfd can tell how it ended.
+        remains = remains._replace(pidfd=linux.open_pidfd(start.pid, start.pid_start))
+
+        def died(_: int) -> None:
+            self._loop.unwatch(shim)
+            os.close(shim)
+            self.take(remains)
+
+        self._loop.watch(shim, READ, died)
+
+    def _finish_or_continue(self, remains: Remains, lock: int, draft: ExitDraft) -> None:
+        try:
+            start = read_start(remains.directory)
+        except ValueError:
+            draft.finish(lost("its start record is damaged"))
+            return self._clear(remains, lock)
+        if draft.complete_interrupted():
+            self._clear(remains, lock)
+        elif start is None:
+            draft.finish(not_started("its shim died before it was started"))
+            self._clear(remains, lock)
+        else:
+            self._continue(remains, lock, draft, start)
+
+    def _continue(self, remains: Remains, lock: int, draft: ExitDraft, start: StartRecord) -> None:
+        execution, directory, pipes, pidfd, unheld = remains
         path = os.readlink(f"/proc/self/fd/{directory}")
         cgroup = Cgroup.existing(self._site.cgroup_base, execution)
-        tree = ProcessTree(start.pid, start.pid_start, lambda: {*orphans, *relatives(start.pid, path)}, cgroup)
-        pidfd = linux.open_pidfd(start.pid, start.pid_start) if start.boot_id == self._site.boot_id else None
+
+        def roots() -> set[int]:
+            return self._family.orphans_of(execution) | relatives(start.pid, path)
+
+        tree = ProcessTree(start.pid, start.pid_start, roots, cgroup)
+        if start.boot_id != self._site.boot_id:
+            draft.finish(self._unknowable(directory, draft, "the machine was restarted"))
+            return self._clear(remains, lock)
         if pidfd is None:
-            if start.boot_id == self._site.boot_id:
-                tree.kill()
-            draft.finish(self._unknowable(directory, draft, start))
-            return self._clear(execution, directory, lock, pipes)
+            pidfd = linux.open_pidfd(start.pid, start.pid_start)
+        if pidfd is None:
+            return self._bury(remains, lock, draft, tree, time.monotonic() + UNKILLABLE_SECONDS)
 
         def gone() -> None:
             os.close(lock)
@@ -117,60 +154,89 @@ class Takeover:
             self._on_gone(execution)
 
         def ended() -> None:
-            self.leaders.discard(start.pid)
+            self._family.release(execution)
             control.close()
 
-        self.leaders.add(start.pid)
         leader = Leader(start.pid, pidfd)
         stdin = self._feed(directory, pipes)
-        parts = Parts(directory, lock, leader, tree, draft, pipes.outputs, stdin, cgroup, writer="runner")
+        parts = Parts(directory, lock, leader, tree, draft, pipes.outputs, stdin, cgroup, "runner", unheld)
         supervision = Supervision(self._loop, Terms.from_json(start.supervision), parts, ended, gone)
         control = Control(self._loop, directory, supervision, self._site.trusted_uids)
         supervision.start()
 
+    def _bury(self, remains: Remains, lock: int, draft: ExitDraft, tree: ProcessTree, until: float) -> None:
+        """Its leader is gone, and nobody saw how: kills what survives, until none is left, and says so."""
+        if tree.members() and time.monotonic() < until:
+            tree.kill()
+            self._loop.call_later(RETRY_SECONDS, lambda: self._bury(remains, lock, draft, tree, until))
+            return
+        why = "it ended while neither its shim nor the runner was alive"
+        draft.finish(self._unknowable(remains.directory, draft, why))
+        self._clear(remains, lock)
+
     def _feed(self, directory: int, pipes: Pipes) -> StdinFeed | None:
+        if not StdinState.from_bytes(read_file(STDIN_STATE, directory) or b"").open:
+            pipes.release_stdin()  # its shim had no time to ask for that
         writer = open_stdin_writer(directory) if pipes.stdin >= 0 else -1
         return StdinFeed(self._loop, directory, writer, pipes.release_stdin) if writer >= 0 else None
 
-    def _unknowable(self, directory: int, draft: ExitDraft, start: StartRecord) -> ExitRecord:
+    def _unknowable(self, directory: int, draft: ExitDraft, why: str) -> ExitRecord:
         """The record of a command that is gone, and whose status nobody has seen."""
         start_error = draft.start_error()
         if start_error:
             return not_started(start_error.message, start_error.errno)
-        same_boot = start.boot_id == self._site.boot_id
         log = LogWriter(directory, 1, Overflow.DROP_OLDEST)
         log.close()
-        stdout, stderr = log.produced.values()
-        why = "it ended while neither its shim nor the runner was alive" if same_boot else "the machine was restarted"
-        return ExitRecord(
-            Reason.LOST, linux.now_ns(), stdout, stderr, output_complete=False, lost=why, written_by="runner"
-        )
+        return lost(why, log.produced)
 
-    def _discard(self, execution: str, directory: int, pipes: Pipes) -> None:
+    def _clear(self, remains: Remains, lock: int) -> None:
+        """The record is written just now."""
+        ring(lock)
+        os.close(lock)
+        self._discard(remains)
+
+    def _discard(self, remains: Remains) -> None:
         """The record is written; kept leftovers may still write, and must not block."""
+        execution, directory, pipes, pidfd, _ = remains
+        self._family.release(execution)
         cgroup = Cgroup.existing(self._site.cgroup_base, execution)
         if cgroup:
             cgroup.remove()  # now that also the last orphan is reaped
-        has_fifos = os.access(FIFO_OUT, os.F_OK, dir_fd=directory)
-        os.close(directory)
+        if pidfd is not None:
+            os.close(pidfd)
         pipes.release_stdin()
-        if not has_fifos:  # the usual end
-            pipes.close()
-            self._on_gone(execution)
-        else:
-            Discard(self._loop, list(pipes.outputs.values()), lambda: self._on_gone(execution))
 
-    def _clear(self, execution: str, directory: int, lock: int, pipes: Pipes) -> None:
-        remove_fifos(directory)
-        ring(lock)
-        os.close(lock)
-        os.close(directory)
-        pipes.close()
-        self._on_gone(execution)
+        def gone() -> None:
+            # A shim that lived to its end has removed all, standard output last.
+            if os.access(FIFO_OUT, os.F_OK, dir_fd=directory):
+                remove_socket(directory, CONTROL)
+                remove_fifos(directory)
+            os.close(directory)
+            self._on_gone(execution)
+
+        if all(hung_up(fifo) for fifo in pipes.outputs.values()):
+            pipes.close()
+            gone()
+        else:
+            Discard(self._loop, list(pipes.outputs.values()), gone)
 
 
 def is_ended(directory: int) -> bool:
     return os.access(EXIT, os.F_OK, dir_fd=directory)
+
+
+def readable_start(directory: int) -> StartRecord | None:
+    """The start record, unless it is damaged."""
+    try:
+        return read_start(directory)
+    except ValueError:
+        return None
+
+
+def lost(why: str, produced: dict[Channel, int] | None = None) -> ExitRecord:
+    """The record of a command of which nobody can know how it ended."""
+    stdout, stderr = produced.values() if produced else (0, 0)
+    return ExitRecord(Reason.LOST, linux.now_ns(), stdout, stderr, output_complete=False, lost=why, written_by="runner")
 
 
 def not_started(why: str, name: str = "ECANCELED") -> ExitRecord:
@@ -193,5 +259,6 @@ def abandon(directory: int, why: str, name: str = "ECANCELED") -> None:
         return  # its shim lives
     if not is_ended(directory) and read_start(directory) is None:
         ExitDraft(directory).finish(not_started(why, name))
+        remove_fifos(directory)
         ring(lock)
     os.close(lock)

@@ -28,15 +28,19 @@ def encode(message: Message) -> bytes:
 
 def listen(directory: int, name: str) -> socket.socket:
     """Listens on a socket in an open directory, replacing what a dead predecessor left there."""
-    try:
-        os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        pass
+    remove_socket(directory, name)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     # A socket's path is limited to 107 bytes; through the directory's descriptor it is always short.
     listener.bind(f"/proc/self/fd/{directory}/{name}")
     listener.listen(128)
     return listener
+
+
+def remove_socket(directory: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass  # there was none, or the whole directory was removed
 
 
 def peer_uid(sock: socket.socket) -> int:
@@ -108,7 +112,7 @@ class Connection:
         self._received += data
         try:
             self._dispatch()
-        except ValueError:  # not JSON, or too long: not our server
+        except (ValueError, KeyError, TypeError):  # not JSON, too long, or nothing that we know: not our server
             self.close()
 
     def _dispatch(self) -> None:

@@ -15,6 +15,8 @@ from rexec.v1 import execution_service_pb2 as api
 from tests.rpc.calls import outcome, poll, refused, run, start
 from tests.servers import Server
 
+SHARES_SERVER = True
+
 DURATIONS = ["timeout", "kill_grace", "drain_timeout", "unattended_timeout", "retention", "wait"]
 NEVER = [
     grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE,

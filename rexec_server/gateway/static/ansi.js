@@ -3,6 +3,7 @@
 
 const MOST_PENDING = 4096; // an escape sequence longer than this is none
 const TAB = 8;
+const LONGEST_LINE = 4096; // a longer one goes on in a further row: no browser lays out a megabyte in one
 
 const TOKEN = new RegExp(
   [
@@ -25,16 +26,29 @@ const PLAIN = Object.freeze({
 const ON = { 1: "bold", 2: "dim", 3: "italic", 4: "underline", 5: null, 7: "inverse", 8: "hidden", 9: "strike", 21: "underline" };
 const OFF = { 22: ["bold", "dim"], 23: ["italic"], 24: ["underline"], 27: ["inverse"], 28: ["hidden"], 29: ["strike"] };
 
+const MOST_REMEMBERED = 10_000; // a truecolor gradient has no end; forgetting costs only time
 const interned = new Map();
+const steps = new Map();
 
 // One object per style, so that runs are compared by identity and a million lines share a handful. Null: no style.
 function intern(style) {
-  const key = JSON.stringify(style);
+  const key = Object.values(style).join();
   if (!interned.has(key)) {
-    if (interned.size > 10_000) interned.clear(); // a truecolor gradient; identity only saves memory
-    interned.set(key, key === JSON.stringify(PLAIN) ? null : Object.freeze({ ...style }));
+    if (interned.size > MOST_REMEMBERED) interned.clear();
+    interned.set(key, key === Object.values(PLAIN).join() ? null : Object.freeze(style));
   }
   return interned.get(key);
+}
+
+// The style after "ESC [ parameters m". Output repeats the same few, so the way from one to the next is remembered.
+function after(style, parameters) {
+  let known = steps.get(style);
+  if (!known || known.size > MOST_REMEMBERED) {
+    if (steps.size > MOST_REMEMBERED) steps.clear();
+    steps.set(style, (known = new Map()));
+  }
+  if (!known.has(parameters)) known.set(parameters, intern(styled(style ?? PLAIN, parameters)));
+  return known.get(parameters);
 }
 
 /** A line of output: its text, and which styles cover it, as runs that end at a column. */
@@ -42,6 +56,7 @@ export class Line {
   text = "";
   runs = null; // null: all plain; otherwise [{end, style}], which cover the text
   version = 0; // counts changes, so that a view knows what to draw again
+  continues = false; // true: too long for one row, and goes on in its channel's next one
 
   put(column, text, style) {
     this.version++;
@@ -136,8 +151,19 @@ export class AnsiWriter {
 
   #print(text) {
     this.#line ??= this.#newLine();
-    this.#line.put(this.#column, text, this.#style);
-    this.#column += text.length;
+    for (let at = 0; at < text.length; ) {
+      if (this.#column >= LONGEST_LINE) this.#goOnInNewRow();
+      const piece = text.slice(at, at + LONGEST_LINE - this.#column);
+      this.#line.put(this.#column, piece, this.#style);
+      this.#column += piece.length;
+      at += piece.length;
+    }
+  }
+
+  #goOnInNewRow() {
+    this.#line.continues = true;
+    this.#line = this.#newLine();
+    this.#column = 0;
   }
 
   #control(character) {
@@ -159,10 +185,10 @@ export class AnsiWriter {
 
   #sequence(parameters, final) {
     const count = Math.min(parseInt(parameters, 10) || 0, 1000);
-    if (final === "m") this.#style = intern(styled(this.#style ?? PLAIN, parameters));
+    if (final === "m") this.#style = after(this.#style, parameters);
     else if (final === "K" && this.#line) this.#eraseInLine(count);
     else if (final === "G") this.#column = Math.max(count, 1) - 1;
-    else if (final === "C") this.#column += Math.max(count, 1);
+    else if (final === "C") this.#column = Math.min(this.#column + Math.max(count, 1), LONGEST_LINE);
     else if (final === "D") this.#column = Math.max(0, this.#column - Math.max(count, 1));
   }
 

@@ -1,11 +1,11 @@
-// The lines of one log, in the order in which they began, with a bound on how much is kept in the browser.
+// The lines of one log, in the order in which they began, with a bound on how much of it the browser keeps.
 
 import { AnsiWriter, Line } from "./ansi.js";
 
 const MOST_LINES = 200_000;
 const MOST_CHARACTERS = 64 * 1024 * 1024;
-const LONGEST_LINE = 4096; // a longer one is shown as several rows: no browser lays out a megabyte in one
 const DROP_AT_ONCE = 10_000; // moving an array for each line would cost more than the lines
+const PIECE = 64 * 1024; // the bounds are checked after each
 
 /** A row: a line of one channel, or a note of the page's own (channel "note"). */
 class Row extends Line {
@@ -14,7 +14,6 @@ class Row extends Line {
     this.channel = channel;
     this.number = number;
     this.time = time;
-    this.continues = false; // true: the line goes on in the channel's next row
   }
 }
 
@@ -22,15 +21,14 @@ class Row extends Line {
 class Channel {
   #decoder = new TextDecoder();
   #writer;
-  #row = null;
-  time = "";
+  #time = "";
 
   constructor(name, newRow) {
-    this.#writer = new AnsiWriter(() => (this.#row = newRow(name, this.time)));
-    this.name = name;
+    this.#writer = new AnsiWriter(() => newRow(name, this.#time));
   }
 
-  write(bytes) {
+  write(bytes, time) {
+    this.#time = time;
     this.#writer.write(this.#decoder.decode(bytes, { stream: true }));
   }
 
@@ -38,10 +36,6 @@ class Channel {
   interrupt() {
     this.#decoder = new TextDecoder();
     this.#writer.breakLine();
-  }
-
-  get row() {
-    return this.#row;
   }
 }
 
@@ -54,14 +48,12 @@ export class LogBuffer {
 
   write(channelName, bytes, time = "") {
     const channel = this.#channel(channelName);
-    channel.time = time;
-    // Cut at line ends in pieces of bounded length: the bounds below are then checked often enough.
-    for (let at = 0; at < bytes.length; at += LONGEST_LINE) {
-      channel.write(bytes.subarray(at, at + LONGEST_LINE));
-      this.#splitLongLine(channel);
+    for (let at = 0; at < bytes.length; at += PIECE) {
+      const piece = bytes.subarray(at, at + PIECE);
+      channel.write(piece, time);
+      this.#characters += piece.length;
+      this.#stayBounded();
     }
-    this.#characters += bytes.length;
-    this.#stayBounded();
   }
 
   /** Something to tell between the lines, such as a gap. */
@@ -79,10 +71,6 @@ export class LogBuffer {
     return parts.join("");
   }
 
-  get characters() {
-    return this.#characters;
-  }
-
   #channel(name) {
     if (!this.#channels.has(name)) {
       this.#channels.set(name, new Channel(name, (channel, time) => this.#newRow(channel, time)));
@@ -96,17 +84,16 @@ export class LogBuffer {
     return row;
   }
 
-  #splitLongLine(channel) {
-    if ((channel.row?.text.length ?? 0) <= LONGEST_LINE) return;
-    channel.row.continues = true;
-    channel.continueInNewRow?.();
+  #stayBounded() {
+    if (this.rows.length > MOST_LINES) this.#drop(Math.max(this.rows.length - MOST_LINES, DROP_AT_ONCE));
+    if (this.#characters <= MOST_CHARACTERS) return;
+    // Progress bars write far more than they leave: only what the rows really hold counts.
+    this.#characters = this.rows.reduce((sum, row) => sum + row.text.length, 0);
+    if (this.#characters > MOST_CHARACTERS) this.#drop(Math.ceil(this.rows.length / 4));
   }
 
-  #stayBounded() {
-    let excess = this.rows.length - MOST_LINES;
-    if (this.#characters > MOST_CHARACTERS) excess = Math.max(excess, Math.ceil(this.rows.length / 10));
-    if (excess <= 0) return;
-    const gone = this.rows.splice(0, Math.min(this.rows.length, Math.max(excess, DROP_AT_ONCE)));
+  #drop(count) {
+    const gone = this.rows.splice(0, count);
     for (const row of gone) this.#characters -= row.text.length;
     this.dropped += gone.length;
   }

@@ -1,0 +1,50 @@
+"""Starting a runner where nothing else does: the one-user mode."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from rexec_server.core.spool import RUNNER_SOCKET
+
+
+class RunnerLauncher:
+    """Starts a runner that outlives the server: the one-user mode, in which nothing else does it."""
+
+    def __init__(self, state_dir: str, idle_exit: float) -> None:
+        self._state_dir = state_dir
+        self._idle_exit = idle_exit
+        self._pid = 0
+
+    def start_early(self) -> None:
+        """Starts one if none answers: it gets ready while the server still imports."""
+        directory = os.open(self._state_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(f"/proc/self/fd/{directory}/{RUNNER_SOCKET}")
+        except OSError:
+            self()
+        finally:
+            os.close(directory)
+
+    def __call__(self) -> None:
+        """Starts one, unless the one that we started lives. posix_spawn does not fork, and is safe beside gRPC."""
+        if self._pid and os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+            return
+        log = os.open(f"{self._state_dir}/runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        arguments = [sys.executable, "-P", "-m", "rexec_server.runner", "--state-dir", self._state_dir]
+        try:
+            self._pid = os.posix_spawn(
+                sys.executable,
+                [*arguments, "--idle-exit", str(self._idle_exit)],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log, 1),
+                    (os.POSIX_SPAWN_DUP2, log, 2),
+                ],
+                setsid=True,
+            )
+        finally:
+            os.close(log)

@@ -1,0 +1,185 @@
+"""`/api/<mode>/<uuid>`: what people with httpie, curl or a browser use. Section 5 of the design is its contract."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+from google.protobuf.duration_pb2 import Duration
+from rexec.v1 import execution_service_pb2 as api
+from rexec.v1.execution_pb2 import Channel, Execution
+
+from rexec_client.errors import BusyError, NotFoundError, ResourceExhaustedError
+from rexec_client.executions import is_ended, reason_name
+from rexec_server.gateway import body
+from rexec_server.gateway.command import exec_request
+from rexec_server.gateway.problems import Problem
+from rexec_server.gateway.resume import start_offset
+from rexec_server.gateway.seen import News, Seen, news
+from rexec_server.gateway.streams import Streams
+from rexec_server.gateway.upstream import Upstream, credential
+
+_log = logging.getLogger("rexec.gateway")
+
+# "That caller's command" is the newest execution in this exclusive group.
+GROUP = "json"
+BODY_BYTES = 64 * 1024
+# The bytes of a poll are bounded before they become JSON, in which each may take six.
+POLL_BYTES = 64 * 1024
+# A command this young, of which nothing is known yet, is waited for: `echo hi` polled at once gives its output.
+YOUNG_SECONDS, FIRST_WAIT_SECONDS = 1.0, 0.5
+HEARTBEAT_SECONDS = 10
+# A name in --dev, a token in production. No slash, no space, nothing that is more than a segment of a path.
+_UUID = re.compile(r"[A-Za-z0-9_~:@+=-][A-Za-z0-9._~:@+=-]{0,4095}")
+
+Answer = dict[str, Any]
+
+
+@dataclass
+class Modes:
+    """The modes, each a method that answers for the caller who is named in the path."""
+
+    upstream: Upstream
+    streams: Streams
+    seen: Seen
+
+    def blueprint(self) -> Blueprint:
+        modes = Blueprint("modes", __name__, url_prefix="/api")
+        methods = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+        modes.add_url_rule("/<mode>/<uuid>", "mode", self.dispatch, methods=methods)
+        return modes
+
+    def dispatch(self, mode: str, uuid: str) -> ResponseReturnValue:
+        table: dict[str, tuple[tuple[str, ...], Callable[[str], ResponseReturnValue]]] = {
+            "exec": (("POST",), self.exec),
+            "poll": (("GET", "POST"), self.poll),
+            "echo": (("POST",), self.echo),
+            "follow": (("GET",), self.follow),
+            "cancel": (("POST",), self.cancel),
+        }
+        if mode not in table:
+            raise Problem(404, f"there is no mode {mode[:64]!r}; the modes are {', '.join(table)}")
+        methods, answer = table[mode]
+        if request.method not in methods:
+            allowed = " or ".join(methods)
+            raise Problem(405, f"{mode} is asked with {allowed}", headers={"Allow": ", ".join(methods)})
+        if not _UUID.fullmatch(uuid):
+            raise Problem(400, "the uuid is 1 to 4096 letters, digits and ._~:@+=- and does not start with a dot")
+        credential.set(f"Bearer {uuid}")
+        return answer(uuid)
+
+    def exec(self, _: str) -> Answer:
+        wanted = exec_request(body.read_object(BODY_BYTES), uuid.uuid4().hex, GROUP)
+        try:
+            execution = self.upstream.exec(wanted).execution
+        except (BusyError, ResourceExhaustedError):  # one's own command runs, or as many as may: later it can be tried
+            return {"mode": "exec", "status": "busy"}
+        return {"mode": "exec", "status": "accepted", "exec_id": execution.exec_id}
+
+    def poll(self, _: str) -> Answer:
+        if request.method == "POST":
+            body.read(BODY_BYTES)  # there is nothing in it for us, but what is sent must be JSON
+        execution = self._newest()
+        try:
+            return self._poll(execution) if execution else {"mode": "poll", "status": "finished"}
+        except NotFoundError:  # deleted or expired just now
+            return {"mode": "poll", "status": "finished"}
+
+    def echo(self, name: str) -> Answer:
+        value = body.read(BODY_BYTES)
+        caller = self.upstream.info().caller
+        _log.info("echo from %s: %.1000r", caller, value)
+        return {"mode": "echo", "status": "ok", "user": caller, "uuid": name}
+
+    def follow(self, _: str) -> ResponseReturnValue:
+        execution = self._newest()
+        if execution is None:
+            raise Problem(404, "there is no command to follow; start one with exec")
+        wanted = api.FollowRequest(exec_id=execution.exec_id, offset=start_offset(), text=True)
+        wanted.heartbeat_interval.FromSeconds(HEARTBEAT_SECONDS)
+        return self.streams.respond(self.upstream.follow(wanted), _event)
+
+    def cancel(self, _: str) -> Answer:
+        body.read_object(BODY_BYTES)
+        execution = self._newest()
+        if execution is None or is_ended(execution):
+            return {"mode": "cancel", "status": "finished"}
+        self.upstream.cancel(api.CancelRequest(exec_id=execution.exec_id))
+        return {"mode": "cancel", "status": "cancelled", "exec_id": execution.exec_id}
+
+    def _newest(self) -> Execution | None:
+        found = self.upstream.list(api.ListRequest(exclusive_group=GROUP, page_size=1)).executions
+        return found[0] if found else None
+
+    def _poll(self, execution: Execution) -> Answer:
+        key = (execution.caller, execution.exec_id)
+        seen = self.seen.get(key)
+        if seen is None and _is_young(execution):
+            self._await_first_output(execution.exec_id)
+        reply = self.upstream.poll(api.PollRequest(exec_id=execution.exec_id, max_bytes=POLL_BYTES))
+        if is_ended(reply.execution) and not reply.eof:  # it ended while the answer was made: now it stands still
+            reply = self.upstream.poll(api.PollRequest(exec_id=execution.exec_id, max_bytes=POLL_BYTES))
+        lines = self.upstream.tail_lines()
+        found = news(reply.chunks, reply.next_offset, seen, lines, ended=is_ended(reply.execution))
+        self.seen.put(key, found.mark)
+        return {"mode": "poll", **_state(reply.execution), **_output(found), "exec_id": execution.exec_id}
+
+    def _await_first_output(self, exec_id: str) -> None:
+        wait = Duration()
+        wait.FromNanoseconds(int(FIRST_WAIT_SECONDS * 1e9))
+        self.upstream.poll(api.PollRequest(exec_id=exec_id, offset=0, max_bytes=1, wait=wait))
+
+
+def _is_young(execution: Execution) -> bool:
+    age = time.time() - execution.create_time.ToNanoseconds() / 1e9
+    return not is_ended(execution) and not execution.log_end_offset and age < YOUNG_SECONDS
+
+
+def _output(found: News) -> Answer:
+    answer: Answer = {"output": "\n".join(found.lines)}
+    if found.omitted:
+        answer["omitted_bytes"] = found.omitted
+    return answer
+
+
+def _state(execution: Execution) -> Answer:
+    """Running, or finished and how: an exit code or a signal that was really seen, or else an error."""
+    if not is_ended(execution):
+        return {"status": "running"}
+    answer: Answer = {"status": "finished", "reason": reason_name(execution)}
+    match execution.WhichOneof("exit_status"):
+        case "exit_code":
+            return answer | {"exit_code": execution.exit_code}
+        case "signal":
+            return answer | {"signal": execution.signal}
+    return answer | {"error": execution.start_error.message or "what became of the command cannot be known"}
+
+
+def _chunks(output: api.Output) -> list[Answer]:
+    """Runs of one channel: how output was cut on its way says nothing."""
+    return [
+        {"channel": Channel.Name(channel).removeprefix("CHANNEL_").lower(), "text": "".join(c.text for c in run)}
+        for channel, run in itertools.groupby(output.chunks, key=lambda chunk: chunk.channel)
+    ]
+
+
+def _event(message: api.FollowResponse) -> tuple[str, Answer]:
+    match message.WhichOneof("event"):
+        case "output":
+            chunks = _chunks(message.output)
+            output = "".join(chunk["text"] for chunk in chunks)
+            return "output", {"mode": "follow", "status": "running", "output": output, "chunks": chunks}
+        case "gap":
+            missing = message.gap.end_offset - message.gap.start_offset
+            return "gap", {"mode": "follow", "status": "running", "missing_bytes": missing}
+        case "end":
+            return "end", {"mode": "follow", **_state(message.end), "exec_id": message.end.exec_id}
+    return "snapshot", {"mode": "follow", **_state(message.snapshot), "exec_id": message.snapshot.exec_id}

@@ -1,0 +1,41 @@
+// Everything else that is known of an execution, as terms and descriptions.
+
+import { element } from "./dom.js";
+import { count, duration, moment, size } from "./format.js";
+
+const secondsOf = (text) => Number(text?.replace("s", "") ?? 0);
+
+function outputOf({ totals = [], logEndOffset = "0", logStartOffset = "0" }) {
+  const dropped = totals.reduce((sum, total) => sum + Number(total.bytesDropped ?? 0), 0) || Number(logStartOffset);
+  return size(Number(logEndOffset)) + (dropped ? `, of which ${size(dropped)} are no longer kept` : "");
+}
+
+function usageOf({ usage }) {
+  if (!usage) return "";
+  const processor = (secondsOf(usage.userCpu) + secondsOf(usage.systemCpu)) * 1000;
+  return `${duration(processor)} of CPU, ${size(Number(usage.maxRssBytes ?? 0))} of memory`;
+}
+
+const TERMS = [
+  ["Id", (one) => one.execId],
+  ["Caller", (one) => one.caller],
+  ["Directory", (one) => one.workingDirectory],
+  ["Environment", (one) => (one.environmentNames ?? []).join(" ")],
+  ["Labels", (one) => Object.entries(one.labels ?? {}).map((pair) => pair.join("=")).join(" ")],
+  ["Group", (one) => one.exclusiveGroup],
+  ["Process", (one) => (one.pid ? String(one.pid) : "")],
+  ["Created", (one) => (one.createTime ? moment(one.createTime) : "")],
+  ["Started", (one) => (one.startTime ? moment(one.startTime) : "")],
+  ["Ended", (one) => (one.endTime ? moment(one.endTime) : "")],
+  ["Kept until", (one) => (one.expireTime ? moment(one.expireTime) : "")],
+  ["Output", outputOf],
+  ["Used", usageOf],
+  ["Left behind", (one) => (one.leftoverProcesses ? `${count(one.leftoverProcesses)} processes` : "")],
+  ["Followers", (one) => (one.followers ? String(one.followers) : "")],
+];
+
+/** Elements for a <dl>. What is not known is left out. */
+export function factsOf(execution) {
+  const known = TERMS.map(([term, of]) => [term, of(execution)]).filter(([, text]) => text);
+  return known.map(([term, text]) => element("div", {}, element("dt", {}, term), element("dd", {}, text)));
+}

@@ -1,0 +1,103 @@
+// How things are said: states, times, sizes, commands. No element is made here.
+
+let skew = 0; // how far the server's clock is ahead of this one, in milliseconds
+
+/** Learns the server's time from a Date header, so that an age is right on a device whose clock is not. */
+export function skewOf(dateHeader) {
+  const there = Date.parse(dateHeader ?? "");
+  if (Number.isNaN(there)) return;
+  const ahead = there + 500 - Date.now(); // the header has whole seconds
+  skew = Math.abs(ahead) < 2000 ? 0 : ahead;
+}
+
+export const now = () => Date.now() + skew;
+
+const ENDED = { STATE_SUCCEEDED: "succeeded", STATE_FAILED: "failed", STATE_LOST: "lost" };
+
+/** The state as one word, which is also its class: starting, running, succeeded, failed, lost. */
+export const stateOf = ({ state }) => ENDED[state] ?? (state === "STATE_RUNNING" ? "running" : "starting");
+
+export const hasEnded = ({ state }) => state in ENDED;
+
+const SIGNALS = {
+  1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
+  10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 18: "SIGCONT",
+  19: "SIGSTOP", 20: "SIGTSTP", 24: "SIGXCPU", 25: "SIGXFSZ",
+};
+
+export const signalName = (number) => SIGNALS[number] ?? `signal ${number}`;
+
+const REASONS = {
+  REASON_CANCELLED: "cancelled", REASON_TIMED_OUT: "timed out", REASON_OUTPUT_LIMIT: "output limit",
+  REASON_OUT_OF_MEMORY: "out of memory", REASON_UNATTENDED: "unattended", REASON_SERVER_SHUTDOWN: "server stopped",
+};
+
+/** How it stands, in a word or two: running, exit 0, SIGSEGV, cancelled, could not start. */
+export function outcomeOf(execution) {
+  if (!hasEnded(execution)) return stateOf(execution);
+  if (execution.state === "STATE_LOST") return "lost";
+  if (execution.reason === "REASON_START_FAILED") return "could not start";
+  return REASONS[execution.reason] ?? exitOf(execution);
+}
+
+/** The exit as the system reported it; empty when there was none. Nothing is guessed. */
+export function exitOf({ exitCode, signal }) {
+  if (exitCode !== undefined) return `exit ${exitCode}`;
+  return signal === undefined ? "" : signalName(signal);
+}
+
+const SAFE_WORD = /^[\w@%+=:,./-]+$/;
+const quoted = (word) => (SAFE_WORD.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
+
+/** The command as one would type it. */
+export const commandOf = ({ shell, arguments: words = [] }) => shell || words.map(quoted).join(" ");
+
+/** How long it ran or has been running, in milliseconds; null before its start. */
+export function lengthOf({ startTime, endTime }) {
+  if (!startTime) return null;
+  return Math.max(0, (endTime ? Date.parse(endTime) : now()) - Date.parse(startTime));
+}
+
+/** 0.42 s, 12 s, 5 min 3 s, 2 h 10 min, 3 d 4 h. */
+export function duration(milliseconds, brief = false) {
+  const seconds = milliseconds / 1000;
+  if (seconds < 10 && !brief) return `${seconds.toFixed(seconds < 1 ? 2 : 1)} s`;
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const parts = [];
+  let rest = Math.floor(seconds);
+  for (const [name, size] of units) {
+    const count = Math.floor(rest / size);
+    if (count || (name === "s" && !parts.length)) parts.push(`${count} ${name}`);
+    rest %= size;
+    if (parts.length === (brief ? 1 : 2)) break;
+  }
+  return parts.join(" ");
+}
+
+/** How long ago: 12 s ago. */
+export const age = (time) => `${duration(Math.max(0, now() - Date.parse(time)), true)} ago`;
+
+const LOCAL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+export const moment = (time) => LOCAL.format(new Date(time));
+
+/** The time of day with milliseconds, for the margin of the log. */
+export function clock(time) {
+  const at = new Date(time);
+  const two = (number) => String(number).padStart(2, "0");
+  const milliseconds = String(at.getMilliseconds()).padStart(3, "0");
+  return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${milliseconds}`;
+}
+
+/** 12 B, 3.4 KB, 120 MB; powers of 1000, as disks are sold. */
+export function size(bytes) {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  let at = 0;
+  while (bytes >= 999.5 && at < units.length - 1) {
+    bytes /= 1000;
+    at++;
+  }
+  return `${at === 0 || bytes >= 99.5 ? Math.round(bytes) : bytes.toFixed(1)} ${units[at]}`;
+}
+
+const COUNT = new Intl.NumberFormat();
+export const count = (number) => COUNT.format(number);

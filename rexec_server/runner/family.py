@@ -1,0 +1,65 @@
+"""The runner's children: shims that it forked, and what became its own when one of them died."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from rexec_server.runner import linux
+from rexec_server.runner.tree import children
+
+# The execution of an orphan that may belong to more than one.
+_UNKNOWN = ""
+
+
+class Family:
+    """Who is whose. All reaping of children is here, so a pid that is kept here cannot be another process."""
+
+    def __init__(self) -> None:
+        self.shims: dict[int, str] = {}
+        self.leaders: dict[int, str] = {}  # of dead shims; left unreaped until their end is recorded
+        self._orphans: dict[int, str] = {}
+
+    def orphans_of(self, execution: str) -> set[int]:
+        """Processes that certainly belong to an execution, as only its death in the family can have left them."""
+        return {pid for pid, owner in self._orphans.items() if owner == execution}
+
+    def reap(self, leader_of: Callable[[str], int | None]) -> list[str]:
+        """Reaps all that have ended but leaders, and returns the executions whose shims are dead.
+
+        `leader_of` tells the leader that a dead shim has left to us, if its status is still to be recorded.
+        """
+        # Before any reaping: who is new now has lost a parent that is dead now, and so is seen below.
+        found = set(children(os.getpid())) - self.shims.keys()
+        dead = self._reap_shims()
+        for name in dead:
+            leader = leader_of(name)
+            if leader is not None:
+                self.leaders[leader] = name
+        found -= self.leaders.keys()
+        newcomers = found - self._orphans.keys()
+        bereaved = {*dead, *self._dead_leaders(), *self._reap_orphans(found)}
+        owner = bereaved.pop() if len(bereaved) == 1 else _UNKNOWN
+        self._orphans |= {pid: owner for pid in newcomers if not linux.reap(pid)}
+        return dead
+
+    def release(self, execution: str) -> None:
+        """The execution's end is recorded: its leader need not be kept."""
+        for pid in [pid for pid, owner in self.leaders.items() if owner == execution]:
+            del self.leaders[pid]
+            linux.reap(pid)
+
+    def _reap_shims(self) -> list[str]:
+        dead = []
+        while (pid := linux.next_ended_child()) in self.shims:
+            linux.reap(pid)
+            dead.append(self.shims.pop(pid))
+        if pid is not None:  # it hides those behind it
+            dead += [self.shims.pop(pid) for pid in list(self.shims) if linux.reap(pid)]
+        return dead
+
+    def _dead_leaders(self) -> list[str]:
+        return [name for pid, name in self.leaders.items() if linux.has_ended(pid)]
+
+    def _reap_orphans(self, found: set[int]) -> list[str]:
+        return [self._orphans.pop(pid) for pid in found & self._orphans.keys() if linux.reap(pid)]

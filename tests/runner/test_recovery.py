@@ -1,0 +1,123 @@
+"""What a new runner makes of the spool that it finds, whatever state that is in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rexec_server.core.spool import EXIT, EXIT_DRAFT, LOCK, START, ExitRecord, Reason, StartRecord
+from tests.runner.harness import Run, Runner, runs
+from tests.servers import runner_command
+from tests.waiting import eventually
+
+
+def place(runner: Runner, name: str, **files: bytes) -> Run:
+    """An execution's directory as somebody left it, found by the next runner."""
+    directory = runner.state_dir / "spool" / name
+    directory.mkdir()
+    for file, data in {LOCK: b"", **files}.items():
+        (directory / file.replace("_", ".")).write_bytes(data)
+    return runner.existing(name)
+
+
+@pytest.mark.parametrize("damage", [b"{", b"\0" * 300, b"[]", b"{}", b'{"pid": 1}', b"\xff\xfe", b"null"])
+def test_a_damaged_start_record_is_lost(runner: Runner, damage: bytes) -> None:
+    """Who it was cannot be known, so its end cannot either; the others are as before."""
+    good = runner.run("sleep", "300")
+    bad = place(runner, "bad", start=damage)
+    runner.restart()
+    record = bad.wait()
+    assert record.reason == Reason.LOST
+    assert record.lost
+    good.end(grace=0)
+    assert good.wait().reason == Reason.CANCELLED
+
+
+def test_an_empty_start_record_is_a_command_that_never_ran(runner: Runner) -> None:
+    """The exec waits for the record, so an empty one proves that there was none."""
+    run = place(runner, "empty", start=b"")
+    claimed = place(runner, "claimed")
+    runner.restart()
+    for record in (run.wait(), claimed.wait()):
+        assert (record.reason, record.exit_code) == (Reason.START_FAILED, None)
+
+
+def test_an_execution_of_a_dead_boot_is_lost(runner: Runner) -> None:
+    """After a restart of the machine no pid means anything: whoever has it now is left alone."""
+    bystander = runner.run("sleep", "300")
+    start = StartRecord.from_bytes((bystander.directory / START).read_bytes())
+    old = start._replace(boot_id="00000000-0000-0000-0000-000000000000")
+    run = place(runner, "old", start=old.to_bytes())
+    (run.directory / f"{0:020d}.log").write_bytes(b"before")
+    (run.directory / f"{0:020d}.index").write_bytes(
+        b"\0" * 8 + b"".join(n.to_bytes(8, "little") for n in (0, 1, 1, 4, 2, 2))
+    )
+    runner.restart()
+    record = run.wait()
+    assert (record.reason, record.lost) == (Reason.LOST, "the machine was restarted")
+    assert (record.stdout_bytes, record.stderr_bytes) == (4, 2)
+    assert runs(bystander.pid)
+
+
+def test_a_record_that_only_lacked_its_name_is_true(runner: Runner) -> None:
+    """A writer killed between the last byte of the record and its rename has said all."""
+    start = (runner.run("sleep", "300").directory / START).read_bytes()
+    ended = ExitRecord(Reason.EXITED, 1, 0, 0, output_complete=True, exit_code=42).to_bytes()
+    run = place(runner, "named", start=start.replace(b'"pid": ', b'"pid": 9'), exit_tmp=ended.ljust(4096, b"\0"))
+    runner.restart()
+    assert run.wait().exit_code == 42
+    assert (run.directory / EXIT).read_bytes() == ended
+    assert EXIT_DRAFT not in run.files
+
+
+def test_a_torn_note_is_no_note(runner: Runner) -> None:
+    """Half a note in the draft is what a power cut leaves; it is not taken for anything."""
+    old = json.loads((runner.run("sleep", "300").directory / START).read_bytes())
+    start = json.dumps(old | {"boot_id": "another"}).encode()
+    run = place(runner, "torn", start=start, exit_tmp=b'{"ending": [3, 1'.ljust(4096, b"\0"))
+    runner.restart()
+    assert run.wait().reason == Reason.LOST
+
+
+def test_other_things_in_the_spool_are_left_alone(runner: Runner) -> None:
+    """A file or a broken link in the spool keeps nobody from starting."""
+    (runner.state_dir / "spool" / "README").write_text("mine")
+    (runner.state_dir / "spool" / "link").symlink_to("/nonexistent")
+    runner.restart()
+    assert runner.run("true").wait().exit_code == 0
+
+
+def test_ended_executions_stay_as_they_are(runner: Runner) -> None:
+    """A new runner touches nothing of what is over, and holds nothing of it open."""
+    ended = [runner.sh(f"echo {i}; exit {i}") for i in range(20)]
+    before = [(run.wait(), _mtimes(run.directory)) for run in ended]
+    eventually(lambda: not any(runs(run.shim_pid) for run in ended))
+    runner.restart()
+    assert runner.run("true").wait().exit_code == 0
+    assert [(run.wait(), _mtimes(run.directory)) for run in ended] == before
+
+
+def test_a_second_runner_is_refused(runner: Runner) -> None:
+    """One runner per state directory; the second says who is there."""
+    second = subprocess.run(runner_command(runner.state_dir), capture_output=True, text=True, timeout=10)
+    assert second.returncode == 78
+    assert f"another runner (pid {runner.pid})" in second.stderr
+    assert runner.ask("info")["pid"] == runner.pid
+
+
+def test_a_leader_killed_with_everybody_is_not_confused_with_its_namesake(runner: Runner) -> None:
+    """Row 5: a start record whose pid is another process by now leads to no signal."""
+    victim = runner.run("sleep", "300")
+    start = StartRecord.from_bytes((victim.directory / START).read_bytes())
+    run = place(runner, "namesake", start=start._replace(pid_start=start.pid_start - 1).to_bytes())
+    runner.restart()
+    assert run.wait().reason == Reason.LOST
+    assert runs(victim.pid)
+
+
+def _mtimes(directory: Path) -> list[tuple[str, int]]:
+    return sorted((entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(directory))
