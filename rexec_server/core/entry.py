@@ -66,7 +66,10 @@ class Entry:
         data = _read(f"{self.directory}/{START}")
         if not data:
             return False
-        record = StartRecord.from_bytes(data)
+        try:
+            record = StartRecord.from_bytes(data)
+        except ValueError:
+            return False  # damaged by a power cut; the runner makes it LOST
         self.unattended_timeout = record.supervision["unattended_timeout"]
         if self._execution.state != State.STARTING:
             return False

@@ -69,7 +69,8 @@ class Executions:
         for record in await self._index.unfinished():
             entry = self._registry.remember(record)
             if not os.path.isdir(entry.directory):
-                await self._engine.abandon(entry.name, "the server died before it was started")
+                why = "the server died before it was started"
+                await self._engine.abandon(entry.name, why, entry.execution.create_time)
             self._registry.watch(entry)
             entry.decided.set()
         await self._sweep()
@@ -231,7 +232,7 @@ class Executions:
     async def _make_certain(self, entry: Entry, why: str) -> None:
         while True:
             with contextlib.suppress(Unavailable):
-                await self._engine.abandon(entry.name, why)
+                await self._engine.abandon(entry.name, why, entry.execution.create_time)
                 return
             await asyncio.sleep(ENGINE_RETRY_SECONDS)
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 
 from rexec_server.core.spool import RUNNER_SOCKET
+
+# One that cannot start is not tried more often than this.
+PAUSE_SECONDS = 1.0
 
 
 class RunnerLauncher:
@@ -16,6 +20,7 @@ class RunnerLauncher:
         self._state_dir = state_dir
         self._idle_exit = idle_exit
         self._pid = 0
+        self._not_before = 0.0
 
     def start_early(self) -> None:
         """Starts one if none answers: it gets ready while the server still imports."""
@@ -30,8 +35,9 @@ class RunnerLauncher:
 
     def __call__(self) -> None:
         """Starts one, unless the one that we started lives. posix_spawn does not fork, and is safe beside gRPC."""
-        if self._pid and os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+        if self._lives() or time.monotonic() < self._not_before:
             return
+        self._not_before = time.monotonic() + PAUSE_SECONDS
         log = os.open(f"{self._state_dir}/runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         arguments = [sys.executable, "-P", "-m", "rexec_server.runner", "--state-dir", self._state_dir]
         try:
@@ -48,3 +54,8 @@ class RunnerLauncher:
             )
         finally:
             os.close(log)
+
+    def _lives(self) -> bool:
+        if self._pid and os.waitpid(self._pid, os.WNOHANG) != (0, 0):
+            self._pid = 0
+        return self._pid != 0

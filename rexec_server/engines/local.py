@@ -7,6 +7,7 @@ import base64
 import itertools
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -52,8 +53,9 @@ class LocalEngine:
         answer = await self._ask({"op": "start", "id": name, "launch": launch.to_json()})
         return StartError(*answer["start_error"]) if "start_error" in answer else None
 
-    async def abandon(self, name: str, why: str) -> None:
-        await self._ask({"op": "abandon", "id": name, "why": why})
+    async def abandon(self, name: str, why: str, since: int) -> None:
+        booted = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        await self._ask({"op": "abandon", "id": name, "why": why, "older_boot": since < booted})
 
     async def remove(self, name: str) -> None:
         await self._ask({"op": "remove", "id": name})
@@ -98,7 +100,6 @@ class LocalEngine:
     async def _connect(self) -> _Channel:
         """Connects to the runner, starting one where that is ours to do."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
-        started = False
         while True:
             try:
                 async with _directory(self._state_dir) as directory:
@@ -107,9 +108,8 @@ class LocalEngine:
                     self._info = await channel.ask({"op": "info"})
                 return channel
             except (OSError, Unavailable) as error:  # TimeoutError is an OSError
-                if self._start_runner and not started:
+                if self._start_runner:
                     self._start_runner()
-                    started = True
                 if asyncio.get_running_loop().time() > deadline:
                     raise Unavailable(f"rexec-runner does not answer in {self._state_dir}: {error}") from error
             await asyncio.sleep(_RETRY_SECONDS)

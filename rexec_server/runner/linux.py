@@ -166,5 +166,10 @@ def open_pidfd(pid: int, start: int) -> int | None:
     return None
 
 
+def boot_time_ns() -> int:
+    """When the machine was started, by the clock as it is now; ns since 1970."""
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 def now_ns() -> int:
     return time.time_ns()

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import FIFO_IN, RUNNER_SOCKET, SPOOL, STDIN_STATE, StdinState, read_file
+from rexec_server.runner import linux
 from rexec_server.runner.ending import ExitDraft
 from rexec_server.runner.family import Family
 from rexec_server.runner.loop import READ, Loop
 from rexec_server.runner.pipes import Pipes
 from rexec_server.runner.shim import Order, Site, errno_name, run_shim
-from rexec_server.runner.takeover import Remains, Takeover, abandon, is_ended, readable_start
+from rexec_server.runner.takeover import Remains, Takeover, abandon, is_ended, lost, not_started, readable_start
 from rexec_server.runner.wire import HEADER, Connection, Message, listen, peer_uid
 
 
@@ -83,7 +84,7 @@ class Runner:
             case "start":
                 return self._start(connection, request)
             case "abandon":
-                self._abandon(request["id"], request["why"])
+                self._abandon(request["id"], request["why"], request["older_boot"])
             case "remove":
                 shutil.rmtree(request["id"], ignore_errors=True, dir_fd=self._spool)
             case "stdin_eof":
@@ -125,7 +126,7 @@ class Runner:
 
     def _not_forked(self, name: str, execution: Execution, error: OSError) -> Message:
         start_error = [errno_name(error), f"could not fork: {error.strerror}"]
-        abandon(execution.directory, start_error[1], start_error[0])
+        abandon(execution.directory, not_started(start_error[1], start_error[0]))
         execution.pipes.close()
         os.close(execution.directory)
         del self._executions[name]
@@ -155,14 +156,14 @@ class Runner:
             execution.pipes.hold_stdin(execution.directory)
         connection.send({"number": request.get("number"), **(json.loads(data[HEADER.size :]) if data else {})})
 
-    def _abandon(self, name: str, why: str) -> None:
+    def _abandon(self, name: str, why: str, older_boot: bool) -> None:
         """Makes sure that an execution which was perhaps never asked for is not started later."""
         try:
             os.mkdir(name, 0o750, dir_fd=self._spool)
         except FileExistsError:
             return  # it was: its own records tell what became of it
         directory = _open_directory(name, self._spool)
-        abandon(directory, why)
+        abandon(directory, lost("the machine was restarted") if older_boot else not_started(why))
         os.close(directory)
 
     # --- what lives and dies ---
@@ -173,6 +174,7 @@ class Runner:
             directory = _open_directory(name, self._spool)
         except (NotADirectoryError, FileNotFoundError):
             return  # somebody else's file, or just removed
+        older_boot = os.fstat(directory).st_mtime_ns < linux.boot_time_ns()  # before we change anything in it
         pipes = Pipes.open_outputs(directory)
         if is_ended(directory) and not pipes.outputs:
             os.close(directory)
@@ -181,7 +183,7 @@ class Runner:
         if os.access(FIFO_IN, os.F_OK, dir_fd=directory) and StdinState.from_bytes(state or b"").open:
             pipes.hold_stdin(directory)
         self._executions[name] = Execution(directory, pipes)
-        self._takeover.find(Remains(name, directory, pipes))
+        self._takeover.find(Remains(name, directory, pipes, older_boot=older_boot))
 
     def _reap(self) -> None:
         for name in self._family.reap(self._leader_left_by):

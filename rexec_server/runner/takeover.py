@@ -51,6 +51,7 @@ class Remains(NamedTuple):
     directory: int
     pipes: Pipes
     pidfd: int | None = None
+    older_boot: bool = False  # it was there before the machine was restarted
     unheld: bool = False  # for a while nobody held its FIFOs open, and what was in them then is gone
 
 
@@ -125,13 +126,15 @@ class Takeover:
         if draft.complete_interrupted():
             self._clear(remains, lock)
         elif start is None:
-            draft.finish(not_started("its shim died before it was started"))
+            # The start record is not synced: before a power cut there may have been one.
+            never = not_started("its shim died before it was started")
+            draft.finish(lost("the machine was restarted") if remains.older_boot else never)
             self._clear(remains, lock)
         else:
             self._continue(remains, lock, draft, start)
 
     def _continue(self, remains: Remains, lock: int, draft: ExitDraft, start: StartRecord) -> None:
-        execution, directory, pipes, pidfd, unheld = remains
+        execution, directory, pipes, pidfd, _, unheld = remains
         path = os.readlink(f"/proc/self/fd/{directory}")
         cgroup = Cgroup.existing(self._site.cgroup_base, execution)
 
@@ -197,7 +200,7 @@ class Takeover:
 
     def _discard(self, remains: Remains) -> None:
         """The record is written; kept leftovers may still write, and must not block."""
-        execution, directory, pipes, pidfd, _ = remains
+        execution, directory, pipes, pidfd, *_ = remains
         self._family.release(execution)
         cgroup = Cgroup.existing(self._site.cgroup_base, execution)
         if cgroup:
@@ -252,13 +255,13 @@ def not_started(why: str, name: str = "ECANCELED") -> ExitRecord:
     )
 
 
-def abandon(directory: int, why: str, name: str = "ECANCELED") -> None:
+def abandon(directory: int, record: ExitRecord) -> None:
     """Records in a directory that was just claimed that its command will never be started."""
     lock = take_lock(directory)
     if lock is None:
         return  # its shim lives
     if not is_ended(directory) and read_start(directory) is None:
-        ExitDraft(directory).finish(not_started(why, name))
+        ExitDraft(directory).finish(record)
         remove_fifos(directory)
         ring(lock)
     os.close(lock)

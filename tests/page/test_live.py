@@ -201,12 +201,17 @@ def test_a_command_started_elsewhere_appears_and_follows_without_reload(page: Pa
 def test_a_tab_that_is_left_lets_go_of_its_stream_and_misses_nothing(page: Page, tmp_path: Path) -> None:
     """Browsers open few connections to a host: one that nobody looks at holds none, and catches up when it is seen."""
     go = tmp_path / "go"
+    page.run("""const real = fetch;
+        window.fetch = (url, options) => {
+          if (url.pathname.endsWith('/follow')) window.stream = options.signal;
+          return real(url, options);
+        };""")
     page.start(f"echo before; while [ ! -e {go} ]; do sleep 0.02; done; echo meanwhile; sleep 600")
     eventually(lambda: list(page.rows) == ["before"])
     request = api.PollRequest(exec_id=page.exec_id, caller=page.caller)
     hide = "Object.defineProperty(document, 'hidden', {value: arguments[0], configurable: true});"
     page.run(f"{hide} document.dispatchEvent(new Event('visibilitychange'))", True)
-    eventually(lambda: page.server.stub.Poll(request).execution.followers == 0, within=15)
+    eventually(lambda: page.run("return window.stream.aborted"))
     go.touch()
     eventually(lambda: page.server.stub.Poll(request).execution.log_end_offset > len("before\n"))
     assert list(page.rows) == ["before"]

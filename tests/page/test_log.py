@@ -71,7 +71,7 @@ HOSTILE = r"""
 
 
 def test_markup_in_output_and_command_is_shown_and_not_run(page: Page, tmp_path: Path) -> None:
-    """It is text in the log, in the list, in the title of a dialog and after a reload; nothing of it becomes an element."""
+    """It is text in the log, in the list, in a dialog and after a reload; nothing of it becomes an element."""
     (tmp_path / "hostile").write_text(HOSTILE + "\n")
     line = f"cat {tmp_path}/hostile; : '<img src=x onerror=window.ran=1>'; sleep 600"
     page.start(line)
@@ -92,10 +92,11 @@ def test_markup_in_output_and_command_is_shown_and_not_run(page: Page, tmp_path:
 def test_colours_and_styles_are_shown(page: Page) -> None:
     """Sixteen, 256 and true colours, bold, underline and inverse look as they were asked for, without inline styles."""
     page.start(
-        r"""printf '\033[31mred\033[0m \033[1;4mbold\033[0m \033[38;5;208morange\033[0m \033[48;2;1;2;3mdeep\033[0m\n'"""
+        r"printf '\033[31mred\033[0m \033[1;4mbold\033[0m \033[38;5;208morange\033[0m \033[48;2;1;2;3mdeep\033[0m\n'"
     )
     eventually(lambda: list(page.rows) == ["red bold orange deep"])
-    style = """const span = [...document.querySelectorAll('.log-row span')].find((one) => one.textContent === arguments[0]);
+    style = """const spans = [...document.querySelectorAll('.log-row span')];
+        const span = spans.find((one) => one.textContent === arguments[0]);
         return getComputedStyle(span)[arguments[1]];"""
     assert page.run(style, "red", "color") == "rgb(184, 37, 43)"
     assert page.run(style, "bold", "fontWeight") == "700"

@@ -24,7 +24,9 @@ sleep 0.05
 printf '  \033[33m!\033[0m 2 warnings, \033[38;5;208msee above\033[0m\n'
 printf '  \033[7m TEST \033[0m 412 passed, \033[31m1 failed\033[0m, \033[4m3 skipped\033[0m\n'
 echo '  <script>alert("output is text, never markup")</script>'
-for part in 10 35 60 72; do printf '\r  packing  [%-24s] %3d%%' $(printf '#%.0s' $(seq $((part / 4)))) $part; sleep 0.02; done
+for part in 10 35 60 72; do
+  printf '\r  packing  [%-24s] %3d%%' $(printf '#%.0s' $(seq $((part / 4)))) $part; sleep 0.02
+done
 exec sleep 600
 """
 
@@ -99,8 +101,7 @@ const ground = (one) => {
 };
 const found = {};
 for (const one of document.querySelectorAll('button, a, p, span, time, h1, dt, dd, pre, summary, .log-row')) {
-  if (!one.checkVisibility({opacityProperty: true}) || !one.textContent.trim() || !one.getClientRects().length) continue;
-  if (one.className.includes?.('ansi-')) continue;
+  if (!one.checkVisibility() || !one.textContent.trim() || one.className.includes?.('ansi-')) continue;
   const under = ground(one), pair = [rgb(getComputedStyle(one).color, under), rgb(under, 'white')].map(light).sort();
   const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
   if (ratio < 4.5) found[one.id || one.className || one.tagName] = ratio;

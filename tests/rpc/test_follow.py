@@ -13,8 +13,6 @@ from tests.rpc.calls import START_SERVER, ended, follow, joined, poll, refused, 
 from tests.servers import Server
 from tests.waiting import eventually
 
-SHARES_SERVER = True
-
 MIB = 1024 * 1024
 
 

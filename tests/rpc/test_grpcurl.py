@@ -13,8 +13,6 @@ from typing import Any
 from tests.rpc.calls import ended, run
 from tests.servers import Server
 
-SHARES_SERVER = True
-
 GRPCURL = Path(sys.executable).parent / "grpcurl"
 COUNT = Path(__file__).resolve().parents[2] / "examples" / "count.py"
 SERVICE = "rexec.v1.ExecutionService"

@@ -103,13 +103,13 @@ def test_a_heartbeat_that_is_too_short_or_long(server: Server, interval: Duratio
 
 def test_signal_and_cancel_name_their_fields(server: Server) -> None:
     """An unknown scope and an impossible grace are named."""
-    start(server, "sleep", "30", exec_id="x")
-    request = api.SignalRequest(exec_id="x", signal=15, scope=9)  # type: ignore[arg-type]
+    start(server, "sleep", "30", exec_id="fields")
+    request = api.SignalRequest(exec_id="fields", signal=15, scope=9)  # type: ignore[arg-type]
     assert refused(lambda: server.stub.Signal(request), "INVALID_ARGUMENT").fields == ["scope"]
     for grace in (NEGATIVE, HUGE, MIXED):
-        cancel = api.CancelRequest(exec_id="x", kill_grace=grace)
+        cancel = api.CancelRequest(exec_id="fields", kill_grace=grace)
         assert refused(lambda cancel=cancel: server.stub.Cancel(cancel), "INVALID_ARGUMENT").fields == ["kill_grace"]
-    assert poll(server, "x").execution.reason == 0
+    assert poll(server, "fields").execution.reason == 0
 
 
 def test_what_is_too_large_is_refused_at_the_door(server: Server) -> None:
@@ -125,9 +125,7 @@ def test_what_is_too_large_is_refused_at_the_door(server: Server) -> None:
 def test_extreme_durations_are_durations(server: Server, seconds: float) -> None:
     """The shortest and the longest times do what they say."""
     fields = dict.fromkeys(("kill_grace", "drain_timeout", "retention"), seconds)
-    answer = run(
-        server, "echo", "hi", exec_id="d", timeout=max(seconds, 5), unattended_timeout=max(seconds, 5), **fields
-    )
+    answer = run(server, "echo", "hi", timeout=max(seconds, 5), unattended_timeout=max(seconds, 5), **fields)
     assert answer.execution.state == pb.STATE_SUCCEEDED, answer.execution
     assert [chunk.data for chunk in answer.chunks] == [b"hi\n"]
 

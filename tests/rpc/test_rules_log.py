@@ -14,8 +14,6 @@ from tests.rpc.calls import check_totals, ended, follow, output, poll, refused, 
 from tests.servers import Server
 from tests.waiting import eventually
 
-SHARES_SERVER = True
-
 MIB = 1024 * 1024
 
 

@@ -14,8 +14,6 @@ from tests.rpc.calls import alive, duration, ended, follow, output, poll, refuse
 from tests.servers import Server
 from tests.waiting import eventually
 
-SHARES_SERVER = True
-
 DAEMON = """
 import os, sys, time
 if os.fork() == 0:

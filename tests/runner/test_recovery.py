@@ -121,3 +121,19 @@ def test_a_leader_killed_with_everybody_is_not_confused_with_its_namesake(runner
 
 def _mtimes(directory: Path) -> list[tuple[str, int]]:
     return sorted((entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(directory))
+
+
+def test_no_start_record_from_before_a_restart_of_the_machine_is_lost(runner: Runner) -> None:
+    """The record is not synced, so after a power cut its absence proves nothing."""
+    run = place(runner, "cut")
+    os.utime(runner.state_dir / "spool" / "cut", (0, 0))
+    runner.restart()
+    record = run.wait()
+    assert record.reason == Reason.LOST
+    assert record.lost == "the machine was restarted"
+
+
+def test_abandoned_from_before_a_restart_of_the_machine_is_lost(runner: Runner) -> None:
+    """The directory itself may be what the power cut took."""
+    runner.ask("abandon", id="gone", why="the server died", older_boot=True)
+    assert runner.existing("gone").wait().reason == Reason.LOST

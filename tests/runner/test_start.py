@@ -90,13 +90,13 @@ def test_row_27_a_name_is_claimed_once(runner: Runner) -> None:
 
 def test_row_27_an_abandoned_name_is_never_started(runner: Runner) -> None:
     """Failure 27: what was given up before it was asked for stays so, also for a request that comes late."""
-    runner.ask("abandon", id="late", why="the server died")
+    runner.ask("abandon", id="late", why="the server died", older_boot=False)
     run = runner.run("true", name="late")
     assert run.answer["claimed"]
     record = run.wait()
     assert record.start_error == ("ECANCELED", "the server died")
     started = runner.run("true", name="early")
-    runner.ask("abandon", id="early", why="too late")
+    runner.ask("abandon", id="early", why="too late", older_boot=False)
     assert started.wait().exit_code == 0
 
 
