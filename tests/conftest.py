@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,13 +45,20 @@ def modules_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 
 @pytest.fixture
+def own_server(start_server: Callable[..., Server]) -> Server:
+    """A server that no other test has: to be killed, or counted in."""
+    return start_server()
+
+
+@pytest.fixture
 def server(request: pytest.FixtureRequest) -> Server:
     """A server with the defaults; its own for each test, unless the module says SHARES_SERVER = True.
 
-    Sharing is for modules whose tests do not touch each other's executions, and leave the server as it was.
+    In a shared one each test is a caller of its own, so that no id is taken already; the caller is no operator.
     """
     if getattr(request.module, "SHARES_SERVER", False):
         shared: Server = request.getfixturevalue("modules_server")
+        shared.caller = f"test-{uuid.uuid4().hex[:8]}"
         return shared
     start: Callable[..., Server] = request.getfixturevalue("start_server")
     return start()

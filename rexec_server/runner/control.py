@@ -85,17 +85,20 @@ class Control:
 
     def _write_stdin(self, connection: Connection, request: Message, reply: Callable[[Message], None]) -> None:
         feed = self._supervision.stdin
+        data = base64.b64decode(request["data"])
         if feed is None or not feed.state.open:
-            return reply({"error": "closed", **_progress(feed.state if feed else StdinState(open=0))})
+            state = feed.state if feed else StdinState(open=0)
+            # Whoever lost the answer to the write with eof asks again: all of it was accepted before.
+            repeated = request["eof"] and request["offset"] + len(data) == state.written
+            return reply({"error": None if repeated else "closed", **_progress(state)})
 
         def done(error: str | None) -> None:
             self._writes.pop(connection, None)
             reply({"error": error, **_progress(feed.state)})
 
-        write = StdinWrite(request["offset"], base64.b64decode(request["data"]), request["eof"], done)
+        write = StdinWrite(request["offset"], data, request["eof"], done)
         self._writes[connection] = write
         feed.write(write)
-        return
 
 
 def _progress(state: StdinState) -> Message:

@@ -106,11 +106,11 @@ class LogWriter:
         empty = last is not None and last.offset == self.end
         if last and not empty and last.channel == channel and 0 <= now - last.time < PIECE_NS:
             return
-        if empty:
-            self._index_end -= PIECE_FORMAT.size  # no byte came of it: the new entry takes its place
+        # If no byte came of the last entry, the new one takes its place.
+        position = self._index_end - (PIECE_FORMAT.size if empty else 0)
         piece = Piece(self.end, now, channel)
-        _write_all(self._index, piece.to_bytes(), self._index_end)
-        self._index_end += PIECE_FORMAT.size
+        _write_all(self._index, piece.to_bytes(), position)
+        self._index_end = position + PIECE_FORMAT.size
         self._piece = piece
 
     def _roll(self) -> None:

@@ -21,6 +21,8 @@ _EXPECTED = (
     "net::ERR_INTERNET",
     "caller=*",
 )
+# By this flag a server is known that more than one test uses.
+SHARED = ("--max-running", "1001")
 _numbers = itertools.count(1)
 
 
@@ -37,7 +39,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a gateway, for all tests that do it no harm."""
-    server = Server(tmp_path_factory.mktemp("page") / "state", "--gateway", "127.0.0.1:0", "--max-running", "1000")
+    server = Server(tmp_path_factory.mktemp("page") / "state", "--gateway", "127.0.0.1:0", *SHARED)
     yield server
     server.close()
 
@@ -52,7 +54,7 @@ def _nothing_left_behind() -> Iterator[None]:
 
 def _is_shared(process: psutil.Process) -> bool:
     try:
-        return any(word in ("--max-running", CHROMEDRIVER) for word in process.cmdline())
+        return any(word in (SHARED[1], CHROMEDRIVER) for word in process.cmdline())
     except psutil.NoSuchProcess:
         return True
 

@@ -11,6 +11,7 @@ import pytest
 from rexec.v1 import execution_service_pb2 as api
 
 from tests.page.browser import ELSEWHERE, REBOUND, Page
+from tests.page.conftest import SHARED
 from tests.servers import Server
 from tests.waiting import eventually
 
@@ -40,7 +41,7 @@ class _Blank(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One for all of these tests, where everybody may see everything."""
-    server = Server(tmp_path_factory.mktemp("guarded") / "state", "--gateway", "127.0.0.1:0", "--max-running", "10")
+    server = Server(tmp_path_factory.mktemp("guarded") / "state", "--gateway", "127.0.0.1:0", *SHARED)
     yield server
     server.close()
 
@@ -80,6 +81,27 @@ def test_the_page_itself_may(page: Page, gateway: Server) -> None:
     status, _ = page.driver.execute_async_script(FETCH, f"{gateway.gateway}/api/exec/me", options)
     assert status == 200
     assert started(gateway, "echo mine")
+
+
+def test_the_policy_lets_the_page_run_nothing_but_its_own_files(page: Page) -> None:
+    """Even if text became markup one day: no inline script, no inline style, no other host, no form, no frame."""
+    tries = """
+    const done = arguments[0], found = new Set();
+    document.addEventListener('securitypolicyviolation', ({effectiveDirective}) => {
+      found.add(effectiveDirective);
+      if (found.size === 5) done([...found].sort());
+    });
+    const add = (tag, what) => document.body.append(Object.assign(document.createElement(tag), what));
+    add('script', {textContent: 'window.ran = 1'});
+    add('style', {textContent: '* { color: red }'});
+    add('img', {src: 'http://elsewhere.test/x.png'});
+    add('iframe', {src: 'http://elsewhere.test/'});
+    fetch('http://elsewhere.test/').catch(() => {});
+    """
+    found = page.driver.execute_async_script(tries)
+    assert found == ["connect-src", "frame-src", "img-src", "script-src-elem", "style-src-elem"]
+    assert page.run("return window.ran") is None
+    page.browser.console()  # full of refusals, as it should be
 
 
 @pytest.mark.parametrize("path", ["/api/exec/me", "/v1/executions"])

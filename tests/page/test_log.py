@@ -12,19 +12,21 @@ from tests.page.browser import Browser, Page
 from tests.waiting import eventually
 
 MOST_ELEMENTS = 400  # in the log, however long it is
-SLOWEST_FRAME = 250  # milliseconds; a person notices more, and two cores are shared here
+# Milliseconds between two pictures while scrolling: nine of ten, and the slowest, on a machine with other work to do.
+MOST_FRAMES, SLOWEST_FRAME = 100, 1000
 
-# Scrolls through the whole log, and gives the longest time between two frames and the most elements there were.
+# Scrolls through the whole log, and gives the times between the pictures and the most elements there were.
 SCROLL_THROUGH = """
 const done = arguments[arguments.length - 1];
 const log = document.getElementById('log');
 const steps = 60;
-let step = 0, last = performance.now(), slowest = 0, most = 0;
+const times = [];
+let step = 0, last = performance.now(), most = 0;
 const next = (now) => {
-  if (step) slowest = Math.max(slowest, now - last);
+  if (step) times.push(now - last);
   last = now;
   most = Math.max(most, log.getElementsByTagName('*').length);
-  if (step === steps) return done([slowest, most]);
+  if (step === steps) return done([times.sort((a, b) => a - b), most]);
   log.scrollTop = (log.scrollHeight - log.clientHeight) * (step++ / steps);
   requestAnimationFrame(next);
 };
@@ -37,9 +39,10 @@ def test_a_hundred_thousand_lines_stay_responsive(page: Page) -> None:
     page.start(r"seq 1 100000 | sed 's/.*/line \x1b[32m&\x1b[0m/'")
     eventually(lambda: page.status.endswith("100,000 lines"), within=30)
     eventually(lambda: page.last_row_is("line 100000"))
-    slowest, most = page.driver.execute_async_script(SCROLL_THROUGH)
+    times, most = page.driver.execute_async_script(SCROLL_THROUGH)
     assert most < MOST_ELEMENTS
-    assert slowest < SLOWEST_FRAME
+    assert times[len(times) * 9 // 10] < MOST_FRAMES
+    assert times[-1] < SLOWEST_FRAME
     page.press("g")
     eventually(lambda: page.rows[0] == "line 1")
     assert not page.sees("#stay[aria-pressed=true]")
@@ -133,8 +136,23 @@ def test_a_log_that_lost_its_oldest_output_says_so(page: Page) -> None:
     page.exec(api.ExecRequest(exec_id="long", shell="seq 1 1000000", output=limit), wait=20)
     page.open("long")
     eventually(lambda: page.last_row_is("1000000"))
+    page.press("g")
+    eventually(lambda: page.rows[0].endswith("of output are no longer kept."))
+    assert page.find(".log-row.stdout").get_attribute("data-number") is None
     page.click("#execution summary")
     assert "no longer kept" in page.text("#facts")
+
+
+def test_a_log_that_is_too_long_for_a_browser_is_shown_from_its_end(page: Page) -> None:
+    """Of millions of lines the newest are fetched, fewer are kept, and the page says what it left out."""
+    page.exec(api.ExecRequest(exec_id="huge", shell="seq 1 3000000"), wait=20)
+    page.open("huge")
+    eventually(lambda: page.last_row_is("3000000"), within=30)
+    assert page.status.endswith("are here")
+    assert page.run("return document.querySelectorAll('#log *').length") < MOST_ELEMENTS
+    page.press("g")
+    eventually(lambda: page.sees("#to-end"))
+    assert int(page.text("#to-end").split("·")[1].split()[0].replace(",", "")) < 200_000
 
 
 def test_times_are_shown_when_asked_for(page: Page) -> None:

@@ -13,6 +13,7 @@ from tests.rpc.calls import START_SERVER, ended, follow, joined, poll, refused, 
 from tests.servers import Server
 from tests.waiting import eventually
 
+SHARES_SERVER = True
 MIB = 1024 * 1024
 
 
@@ -128,13 +129,13 @@ def test_gaps_are_exact_for_a_slow_reader(server: Server) -> None:
     assert 0 < missed <= sum(total.bytes_dropped for total in end.totals)
 
 
-def test_two_hundred_who_never_read(server: Server) -> None:
+def test_two_hundred_who_never_read(own_server: Server) -> None:
     """Followers that stop reading change nothing for the command, for others, for Cancel, nor for the memory."""
     start(
-        server, "sh", "-c", "head -c 100000000 /dev/zero; echo; echo on >&2; sleep 60", exec_id="big",
+        own_server, "sh", "-c", "head -c 100000000 /dev/zero; echo; echo on >&2; sleep 60", exec_id="big",
         stderr_mode=api.STDERR_MODE_SEPARATE,
     )  # fmt: skip
-    channels = [grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) for _ in range(4)]
+    channels = [grpc.insecure_channel(own_server.target, options=[("grpc.enable_http_proxy", 0)]) for _ in range(4)]
     streams = []
     for number in range(200):
         follow_ = channels[number % 4].unary_stream(
@@ -143,10 +144,10 @@ def test_two_hundred_who_never_read(server: Server) -> None:
             response_deserializer=api.FollowResponse.FromString,
         )
         streams.append(follow_(api.FollowRequest(exec_id="big")))
-    eventually(lambda: poll(server, "big").execution.followers == 200)
-    eventually(lambda: poll(server, "big").execution.log_end_offset >= 100_000_000, within=30)
-    memory = psutil.Process(server.pid).memory_info().rss
-    reader = follow(server, "big", offset=90_000_000)
+    eventually(lambda: poll(own_server, "big").execution.followers == 200)
+    eventually(lambda: poll(own_server, "big").execution.log_end_offset >= 100_000_000, within=30)
+    memory = psutil.Process(own_server.pid).memory_info().rss
+    reader = follow(own_server, "big", offset=90_000_000)
     size = 0
     for message in reader:
         size += len(joined(message.output.chunks))
@@ -154,18 +155,18 @@ def test_two_hundred_who_never_read(server: Server) -> None:
             reader.cancel()
             break
     for _ in range(50):
-        run(server, "head", "-c", str(MIB), "/dev/zero")
-    assert psutil.Process(server.pid).memory_info().rss - memory < 64 * MIB
+        run(own_server, "head", "-c", str(MIB), "/dev/zero")
+    assert psutil.Process(own_server.pid).memory_info().rss - memory < 64 * MIB
     assert memory < 400 * MIB
     before = time.monotonic()
-    server.stub.Cancel(api.CancelRequest(exec_id="big"))
-    assert ended(server, "big").reason == pb.REASON_CANCELLED
+    own_server.stub.Cancel(api.CancelRequest(exec_id="big"))
+    assert ended(own_server, "big").reason == pb.REASON_CANCELLED
     assert time.monotonic() - before < 3
     for stream in streams:
         stream.cancel()
     for channel in channels:
         channel.close()
-    eventually(lambda: poll(server, "big").execution.followers == 0)
+    eventually(lambda: poll(own_server, "big").execution.followers == 0)
 
 
 def test_too_many_followers_are_told(start_server: START_SERVER) -> None:

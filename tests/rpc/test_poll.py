@@ -15,6 +15,7 @@ from tests.rpc.calls import START_SERVER, duration, ended, joined, outcome, poll
 from tests.servers import Server
 from tests.waiting import eventually
 
+SHARES_SERVER = True
 BOTH = "for i in $(seq 300); do echo out $i; echo err $i >&2; done"
 
 

@@ -14,6 +14,7 @@ from tests.rpc.calls import check_totals, ended, follow, output, poll, refused, 
 from tests.servers import Server
 from tests.waiting import eventually
 
+SHARES_SERVER = True
 MIB = 1024 * 1024
 
 
@@ -38,17 +39,17 @@ def test_rule_03_a_disconnect_touches_no_command(server: Server) -> None:
     assert output(server, "left") == b"on\ndone\n"
 
 
-def test_rule_04_poll_never_consumes(server: Server) -> None:
+def test_rule_04_poll_never_consumes(own_server: Server) -> None:
     """The same request gives the same bytes, running and ended, and after a restart of the server."""
-    start(server, "sh", "-c", "seq 1000; read x", exec_id="again", stdin_mode=api.STDIN_MODE_OPEN)
-    shown(server, "again", b"\n1000\n")
-    first = poll(server, "again", offset=17, max_bytes=1000)
-    assert poll(server, "again", offset=17, max_bytes=1000).chunks == first.chunks
-    server.stub.WriteStdin(api.WriteStdinRequest(exec_id="again", eof=True))
-    ended(server, "again")
-    assert poll(server, "again", offset=17, max_bytes=1000).chunks == first.chunks
-    server.restart()
-    later = eventually(lambda: poll(server, "again", offset=17, max_bytes=1000))
+    start(own_server, "sh", "-c", "seq 1000; read x", exec_id="again", stdin_mode=api.STDIN_MODE_OPEN)
+    shown(own_server, "again", b"\n1000\n")
+    first = poll(own_server, "again", offset=17, max_bytes=1000)
+    assert poll(own_server, "again", offset=17, max_bytes=1000).chunks == first.chunks
+    own_server.stub.WriteStdin(api.WriteStdinRequest(exec_id="again", eof=True))
+    ended(own_server, "again")
+    assert poll(own_server, "again", offset=17, max_bytes=1000).chunks == first.chunks
+    own_server.restart()
+    later = eventually(lambda: poll(own_server, "again", offset=17, max_bytes=1000))
     assert later.chunks == first.chunks
     assert later.next_offset == 1017
 

@@ -14,6 +14,7 @@ from tests.rpc.calls import alive, duration, ended, follow, output, poll, refuse
 from tests.servers import Server
 from tests.waiting import eventually
 
+SHARES_SERVER = True
 DAEMON = """
 import os, sys, time
 if os.fork() == 0:
@@ -194,30 +195,30 @@ def test_unattended(server: Server) -> None:
     assert execution.reason == pb.REASON_UNATTENDED
 
 
-def test_a_followed_command_is_attended(server: Server) -> None:
+def test_a_followed_command_is_attended(own_server: Server) -> None:
     """A follower keeps it alive, also across a restart of the server; when it leaves, the time begins."""
-    start(server, "sleep", "60", exec_id="watched", unattended_timeout=1.2)
+    start(own_server, "sleep", "60", exec_id="watched", unattended_timeout=1.2)
     for round_ in range(2):
-        stream = follow(server, "watched", heartbeat_interval=1)
+        stream = follow(own_server, "watched", heartbeat_interval=1)
         for _ in range(4):
             assert not next(stream).HasField("end")
         if round_ == 0:
-            server.restart()
+            own_server.restart()
         stream.cancel()
     before = time.monotonic()
-    assert ended(server, "watched").reason == pb.REASON_UNATTENDED
+    assert ended(own_server, "watched").reason == pb.REASON_UNATTENDED
     assert 0.6 < time.monotonic() - before < 4
 
 
-def test_a_follower_after_a_restart_attends(server: Server) -> None:
+def test_a_follower_after_a_restart_attends(own_server: Server) -> None:
     """The next server knows that the command wants to be attended."""
-    start(server, "sleep", "60", exec_id="watched", unattended_timeout=2)
-    server.restart()
-    stream = follow(server, "watched", heartbeat_interval=1)
+    start(own_server, "sleep", "60", exec_id="watched", unattended_timeout=2)
+    own_server.restart()
+    stream = follow(own_server, "watched", heartbeat_interval=1)
     for _ in range(6):
         assert not next(stream).HasField("end")
     stream.cancel()
-    assert ended(server, "watched").reason == pb.REASON_UNATTENDED
+    assert ended(own_server, "watched").reason == pb.REASON_UNATTENDED
 
 
 def test_output_limit_terminates(server: Server) -> None:

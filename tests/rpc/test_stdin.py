@@ -14,6 +14,7 @@ from tests.rpc.calls import ended, follow, joined, output, poll, refused, run, s
 from tests.servers import Server
 from tests.waiting import eventually
 
+SHARES_SERVER = True
 OPEN = {"stdin_mode": api.STDIN_MODE_OPEN}
 
 

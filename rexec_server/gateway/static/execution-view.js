@@ -126,7 +126,8 @@ export class ExecutionView {
       this.#tick();
     };
     return {
-      begins: mine((_, skipped) => {
+      begins: mine((lost, skipped) => {
+        if (lost) buffer.note(`${size(lost)} of output are no longer kept.`);
         if (skipped) buffer.note(`${size(skipped)} of older output is not shown here; Download has it.`);
       }),
       connected: mine(() => (this.#status = "live")),
@@ -181,10 +182,11 @@ export class ExecutionView {
     const exit = execution && hasEnded(execution) ? exitOf(execution) : "";
     const figures = [exit === (execution && outcomeOf(execution)) ? "" : exit, length === null ? "" : duration(length)];
     setText(byId("figures"), execution ? figures.filter(Boolean).join(" · ") : "");
-    const lines = this.#buffer.dropped + this.#buffer.rows.length;
+    const { lines, dropped } = this.#buffer;
     const place = byId("log-status");
     place.dataset.status = ["live", "complete", "connecting"].includes(this.#status) ? this.#status : "away";
-    setText(place, [this.#status, `${count(lines)} ${lines === 1 ? "line" : "lines"}`].filter(Boolean).join(" · "));
+    const newest = dropped ? `the newest ${count(this.#buffer.rows.length)} are here` : "";
+    setText(place, [this.#status, `${count(lines)} ${lines === 1 ? "line" : "lines"}`, newest].filter(Boolean).join(" · "));
     const empty = byId("log-empty");
     const over = execution && hasEnded(execution);
     tell(empty, lines || !execution ? "" : over ? "It wrote nothing." : "Nothing written yet.");

@@ -11,7 +11,7 @@ const SILENCE = 45_000; // three heartbeats: a connection that gave none is dead
 /**
  * Follows a log until its end, from its beginning or, if it is longer than `mostBytes`, from that far before its end.
  * Calls on the listener:
- *   begins(offset, skipped)     before all else: where, and how many kept bytes lie before that
+ *   begins(lost, skipped)       before all else: bytes no longer kept, and bytes kept but not followed, before the first
  *   execution(execution)        as it is now
  *   chunks([{channel, offset, bytes, readTime}])   output, each byte exactly once and in order
  *   gap(start, end)             bytes that are no longer kept
@@ -113,7 +113,7 @@ export class Follower {
     this.#listener.execution(execution);
     const kept = Number(execution.logStartOffset);
     this.#offset = Math.max(kept, Number(execution.logEndOffset) - this.#mostBytes);
-    this.#listener.begins(this.#offset, this.#offset - kept);
+    this.#listener.begins(kept, this.#offset - kept);
   }
 
   // The offset moves only after an event was taken whole: what a broken connection cut off is asked for again.

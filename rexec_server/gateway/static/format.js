@@ -75,7 +75,10 @@ export function duration(milliseconds, brief = false) {
 }
 
 /** How long ago: 12 s ago. */
-export const age = (time) => `${duration(Math.max(0, now() - Date.parse(time)), true)} ago`;
+export function age(time) {
+  const past = now() - Date.parse(time);
+  return past < 1000 ? "just now" : `${duration(past, true)} ago`;
+}
 
 const LOCAL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 export const moment = (time) => LOCAL.format(new Date(time));

@@ -42,7 +42,8 @@ class Channel {
 export class LogBuffer {
   rows = [];
   dropped = 0; // rows that were here and had to go
-  #numbered = 0;
+  lines = 0; // that came, whether they are still here or not
+  #numbers = true; // until output is missing: from there on nobody knows which line it is
   #characters = 0;
   #channels = new Map();
 
@@ -56,8 +57,9 @@ export class LogBuffer {
     }
   }
 
-  /** Something to tell between the lines, such as a gap. */
+  /** Tells, between the lines, that output is missing here. */
   note(text) {
+    this.#numbers = false;
     for (const channel of this.#channels.values()) channel.interrupt();
     const row = new Row("note", null, "");
     row.put(0, text, null);
@@ -79,7 +81,8 @@ export class LogBuffer {
   }
 
   #newRow(channel, time) {
-    const row = new Row(channel, ++this.#numbered, time);
+    this.lines++;
+    const row = new Row(channel, this.#numbers ? this.lines : null, time);
     this.rows.push(row);
     return row;
   }
