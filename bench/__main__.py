@@ -1,7 +1,7 @@
 """`make bench`: rexec beside the physical limit, as ratios within one run.
 
-Candidates take turns inside each repetition, so that a slow phase of the machine hits all of them. An absolute time from a
-shared machine means little; a ratio from one run means something.
+Candidates take turns inside each repetition, so that a slow phase of the machine hits all of them. An absolute time
+from a shared machine means little; a ratio from one run means something.
 """
 
 from __future__ import annotations
