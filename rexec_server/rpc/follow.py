@@ -52,7 +52,7 @@ class Follower:
         told = snapshot.state
         last_sent = asyncio.get_running_loop().time()
         while True:
-            if self.drain.begun:
+            if self.drain.begun and not self.entry.ended:
                 raise Unavailable("the server is stopping; resume at next_offset")
             ended = self.entry.ended  # before reading: what is read after an end is all there is
             sent = False

@@ -7,6 +7,8 @@ import resource
 import signal
 from typing import NamedTuple
 
+from rexec_server.runner import linux
+
 _OOM_SCORE = "/proc/self/oom_score_adj"
 # The kernel rather kills the command that ate the memory than those who would report it.
 _OOM_SPARED = "-900"
@@ -25,7 +27,8 @@ class Heritage(NamedTuple):
             try:
                 signal.signal(number, signal.SIG_DFL)  # SIGCHLD ignored, say, would turn each exit code into 0
             except (OSError, ValueError):
-                pass  # the C library keeps two real-time signals for itself
+                pass  # the C library keeps two for itself
+        linux.reset_internal_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         with open(_OOM_SCORE) as file:
             heritage = cls(file.read().strip(), resource.getrlimit(resource.RLIMIT_NOFILE))

@@ -22,6 +22,9 @@ _PR_SET_NAME = 15
 _WNOWAIT = 0x01000000
 _SYS_WAITID = {"x86_64": 247, "aarch64": 95, "riscv64": 95}.get(platform.machine())
 
+_SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134}.get(platform.machine())
+_INTERNAL_SIGNALS = (32, 33)
+
 # linux/pidfd.h: PIDFD_GET_INFO tells any holder of a pidfd the status of a process that was reaped (Linux 6.15).
 _PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO_EXIT = 1 << 3
@@ -44,6 +47,18 @@ def become_subreaper() -> None:
     """Makes orphaned descendants the children of this process instead of init's (prctl(2))."""
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+def reset_internal_signals() -> None:
+    """Sets those two signals to their default that the C library lets nobody touch.
+
+    A process that was started by posix_spawn (make does) has them ignored, and its children inherit that.
+    """
+    if _SYS_RT_SIGACTION is None:
+        return
+    default = (ctypes.c_byte * 32)()  # struct sigaction of the kernel: SIG_DFL, no flags, an empty mask of 8 bytes
+    for number in _INTERNAL_SIGNALS:
+        _libc.syscall(_SYS_RT_SIGACTION, number, default, None, 8)
 
 
 def set_process_name(name: str) -> None:

@@ -16,8 +16,9 @@ from rexec_server.core.spool import Channel, Reason
 from tests.runner.harness import CAP, Run, Runner
 from tests.waiting import eventually
 
-# What a spool holds besides the log: start, exit, lock.
-RECORDS = 64 * 1024
+# What a spool may hold besides the capped bytes, in blocks of 4 KiB: start, exit and lock; and for each of its eight
+# segments the part of a block at its end, and the first block of its index, which is free.
+RECORDS = (3 + 8 * 2) * 4096
 
 
 class SlowReader:
