@@ -72,10 +72,10 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     me = psutil.Process()
     fds, threads, children = _own_fds(), threading.active_count(), set(me.children())
     yield
-    eventually(lambda: set(me.children()) <= children, within=5)
-    eventually(lambda: threading.active_count() <= threads, within=5)
+    eventually(lambda: set(me.children()) <= children, within=20)
+    eventually(lambda: threading.active_count() <= threads, within=20)
     # gRPC keeps a few descriptors (its poller, its event engine) once it was used at all.
-    eventually(lambda: len(_own_fds() - fds) <= 8, within=5)
+    eventually(lambda: len(_own_fds() - fds) <= 8, within=20)
 
 
 def _own_fds() -> set[str]:

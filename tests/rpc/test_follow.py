@@ -129,10 +129,11 @@ def test_gaps_are_exact_for_a_slow_reader(server: Server) -> None:
     assert 0 < missed <= sum(total.bytes_dropped for total in end.totals)
 
 
+@pytest.mark.timeout(240)  # half a gigabyte goes to two hundred windows on two cores
 def test_two_hundred_who_never_read(own_server: Server) -> None:
     """Followers that stop reading change nothing for the command, for others, for Cancel, nor for the memory."""
     start(
-        own_server, "sh", "-c", "head -c 100000000 /dev/zero; echo; echo on >&2; sleep 60", exec_id="big",
+        own_server, "sh", "-c", "head -c 100000000 /dev/zero; echo; echo on >&2; sleep 300", exec_id="big",
         stderr_mode=api.STDERR_MODE_SEPARATE,
     )  # fmt: skip
     channels = [grpc.insecure_channel(own_server.target, options=[("grpc.enable_http_proxy", 0)]) for _ in range(4)]
