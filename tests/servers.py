@@ -27,12 +27,18 @@ class Server:
     """One `rexec-server --dev` with a state directory of its own, and the runner it starts."""
 
     def __init__(
-        self, state_dir: Path, *flags: str, env: dict[str, str] | None = None, cwd: Path | None = None
+        self,
+        state_dir: Path,
+        *flags: str,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.state_dir = state_dir
         self._flags = flags
         self._env = {**os.environ, **(env or {})}
         self._cwd = cwd
+        self._prefix = prefix
         self._port = 0
         self._gateway_port = 0
         self._process: subprocess.Popen[str] | None = None
@@ -69,7 +75,8 @@ class Server:
         with log.open("a") as stderr:
             self._process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "rexec_server", "--dev", *listen, "--state-dir", str(self.state_dir),
+                    *self._prefix, sys.executable, "-m", "rexec_server",
+                    "--dev", *listen, "--state-dir", str(self.state_dir),
                     *self._gateway_flags(),
                 ],
                 stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@ import time
 
 import grpc
 import psutil
+import pytest
 from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 
