@@ -108,13 +108,6 @@ class Executions:
             entry = self._registry.remember(record)
         return entry
 
-    async def find_newest(self, caller: str, group: str) -> Entry:
-        """The newest execution of an exclusive group. NotFound."""
-        record = await self._index.newest_of_group(caller, group)
-        if record is None:
-            raise NotFound(group)
-        return await self.find(record.execution.key)
-
     async def page(self, query: Query) -> tuple[list[tuple[int, Execution]], bool]:
         """A page, newest first, each with the place that a page after it begins below; and whether there is more."""
         records = await self._index.page(replace(query, page_size=query.page_size + 1))

@@ -181,17 +181,6 @@ class Index:
             lambda db: {row["name"] for row in db.execute("SELECT name FROM execution WHERE delete_time > 0")}
         )
 
-    async def newest_of_group(self, caller: str, group: str) -> Record | None:
-        def job(db: sqlite3.Connection) -> Record | None:
-            row = db.execute(
-                "SELECT * FROM execution WHERE caller=? AND exclusive_group=? AND delete_time=0"
-                " ORDER BY seq DESC LIMIT 1",
-                (caller, group),
-            ).fetchone()
-            return Record.from_row(row) if row else None
-
-        return await self._database.do(job)
-
     async def page(self, query: Query) -> list[Record]:
         """A page, newest first."""
         where, values = ["delete_time = 0"], []

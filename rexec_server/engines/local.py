@@ -7,7 +7,6 @@ import base64
 import itertools
 import json
 import os
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -16,6 +15,7 @@ from rexec_server.core.engine import StdinProgress
 from rexec_server.core.errors import Unavailable
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import CONTROL, EXIT, RUNNER_SOCKET, SPOOL, Reason, StartError
+from rexec_server.runner import linux
 from rexec_server.runner.wire import HEADER, MAX_FRAME, Message, encode
 
 # How long a dead runner or shim may take to be replaced before a caller is told.
@@ -54,8 +54,8 @@ class LocalEngine:
         return StartError(*answer["start_error"]) if "start_error" in answer else None
 
     async def abandon(self, name: str, why: str, since: int) -> None:
-        booted = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        await self._ask({"op": "abandon", "id": name, "why": why, "older_boot": since < booted})
+        older_boot = since < linux.boot_time_ns()
+        await self._ask({"op": "abandon", "id": name, "why": why, "older_boot": older_boot})
 
     async def remove(self, name: str) -> None:
         await self._ask({"op": "remove", "id": name})
