@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+
+from rexec_server.core import pid_file
 
 
 class StartRefused(Exception):
@@ -11,22 +12,12 @@ class StartRefused(Exception):
 
 
 def claim(state_dir: str) -> int:
-    """Makes the directory, and takes it for the life of this process. Returns the lock. StartRefused.
-
-    The lock says who serves; the pid in `server.pid` is for people.
-    """
+    """Makes the directory, and takes it for the life of this process. Returns the lock. StartRefused."""
     os.umask(0o077)
     try:
         os.makedirs(state_dir, mode=0o700, exist_ok=True)
-        lock = os.open(f"{state_dir}/server.pid", os.O_RDWR | os.O_CREAT, 0o640)
+        return pid_file.hold(f"{state_dir}/server.pid")
+    except pid_file.Held as other:
+        raise StartRefused(f"another rexec-server (pid {other.pid}) serves {state_dir}") from None
     except OSError as error:
         raise StartRefused(f"cannot use the state directory {state_dir}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(lock, 20).decode().strip()
-        os.close(lock)
-        raise StartRefused(f"another rexec-server (pid {pid}) serves {state_dir}") from None
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
-    return lock

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import gc
 import os
 import signal
 import sys
+from typing import NoReturn
 
+from rexec_server.core import pid_file
 from rexec_server.core.spool import SPOOL
 from rexec_server.runner import cgroup, linux
 from rexec_server.runner.heritage import Heritage
@@ -24,10 +25,11 @@ def main() -> None:
     options = _parse(sys.argv[1:])
     try:
         state_dir = _open_state_dir(options.state_dir)
-        _take_place(state_dir)
+        pid_file.hold("runner.pid", dir_fd=state_dir)
+    except pid_file.Held as other:
+        _refuse(f"another runner (pid {other.pid}) serves {options.state_dir}")
     except OSError as error:
-        sys.stderr.write(f"rexec-runner: cannot use {options.state_dir}: {error.strerror or error}\n")
-        sys.exit(EX_CONFIG)
+        _refuse(f"cannot use {options.state_dir}: {error.strerror or error}")
     os.chdir("/")
     os.umask(0o027)
     linux.set_process_name("rexec-runner")
@@ -64,15 +66,9 @@ def _open_state_dir(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _take_place(state_dir: int) -> None:
-    """One runner per state directory: the lock is held for life, the pid in it is for people."""
-    fd = os.open("runner.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=state_dir)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OSError(None, f"another runner (pid {os.read(fd, 20).decode().strip()}) serves it") from None
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
+def _refuse(why: str) -> NoReturn:
+    sys.stderr.write(f"rexec-runner: {why}\n")
+    sys.exit(EX_CONFIG)
 
 
 if __name__ == "__main__":

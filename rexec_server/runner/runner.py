@@ -101,7 +101,10 @@ class Runner:
         """Claims the execution's directory and forks its shim, which answers when the command's exec is decided."""
         name = request["id"]
         launch = Launch.from_json(request["launch"])
-        report, shims_report = socket.socketpair()  # before the claim, which is not taken back
+        try:
+            report, shims_report = socket.socketpair()  # before the claim, which is not taken back
+        except OSError as error:
+            return {"start_error": [errno_name(error), f"could not prepare the start: {error.strerror}"]}
         with shims_report:
             try:
                 execution = self._claim(name, launch)

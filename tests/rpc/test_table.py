@@ -235,15 +235,20 @@ def test_a_directory_of_any_name(server: Server, tmp_path: Path) -> None:
     assert refused(lambda: start(server, "a\0"), "INVALID_ARGUMENT").fields == ["arguments[0]"]
 
 
-def test_a_runner_that_has_no_room_fails_the_start(server: Server) -> None:
+@pytest.mark.parametrize("room", [0, 1, 2, 4, 6, 8, 12])
+def test_a_runner_that_has_no_room_fails_the_start(server: Server, room: int) -> None:
     """When the runner cannot prepare a start the execution says so; it does not stay STARTING for ever."""
     run(server, "true")
     runner = psutil.Process(server.runner_pid)
-    runner.rlimit(psutil.RLIMIT_NOFILE, (runner.num_fds() + 1, 4096))
-    call = server.stub.Exec.future(request("true", exec_id="full", wait=15), timeout=20)
-    assert call.exception() is None, call.exception()
-    execution = ended(server, "full")
-    assert execution.reason in (pb.REASON_START_FAILED, pb.REASON_EXITED)
-    runner_now = psutil.Process(server.runner_pid)
-    runner_now.rlimit(psutil.RLIMIT_NOFILE, (4096, 4096))
-    assert run(server, "true", exec_id="after").execution.exit_code == 0
+    highest = max(int(fd) for fd in os.listdir(f"/proc/{runner.pid}/fd"))
+    soft, hard = runner.rlimit(psutil.RLIMIT_NOFILE)
+    # The limit is on a descriptor's number: from 0 on there is no room at all, whatever is free below.
+    runner.rlimit(psutil.RLIMIT_NOFILE, (highest + room if room else 0, hard))
+    try:
+        call = server.stub.Exec.future(request("true", exec_id=f"full-{room}", wait=15), timeout=20)
+        assert call.exception() is None, call.exception()
+        execution = ended(server, f"full-{room}")
+        assert execution.reason in (pb.REASON_START_FAILED, pb.REASON_EXITED)
+    finally:
+        runner.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+    assert run(server, "true", exec_id=f"after-{room}").execution.exit_code == 0
