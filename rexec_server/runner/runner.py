@@ -121,7 +121,6 @@ class Runner:
                 report.close()
                 return self._not_forked(name, execution, error)
             if pid == 0:
-                _keep_only(order)
                 run_shim(order, self._site)
         self._family.shims[pid] = name
         self._loop.watch(report.fileno(), READ, lambda _: self._pass_on(connection, request, report))
@@ -212,13 +211,3 @@ class Runner:
 
 def _open_directory(name: str, parent: int) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-
-
-def _keep_only(order: Order) -> None:
-    """In the shim: closes all that is the runner's, so that nothing of it outlives the runner by accident."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    keep = sorted({2, order.directory, order.report, *order.pipes.descriptors})
-    for low, high in zip(keep, [*keep[1:], 1 << 30], strict=True):
-        os.closerange(low + 1, high)

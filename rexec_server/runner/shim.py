@@ -50,6 +50,7 @@ class Order(NamedTuple):
 def run_shim(order: Order, site: Site) -> NoReturn:
     """Runs in the forked child, and never returns to the runner's code."""
     try:
+        _keep_only(order)
         signal.set_wakeup_fd(-1)  # the runner's
         os.setsid()
         linux.set_process_name(f"shim {order.execution}")
@@ -62,6 +63,17 @@ def run_shim(order: Order, site: Site) -> NoReturn:
         _leave_traceback(order.directory)
     finally:
         os._exit(0)
+
+
+def _keep_only(order: Order) -> None:
+    """Closes all that is the runner's, so that nothing of it outlives the runner by accident."""
+    keep = sorted({2, order.directory, order.report, *order.pipes.descriptors})
+    for low, high in zip(keep, [*keep[1:], 1 << 30], strict=True):
+        os.closerange(low + 1, high)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
 
 
 def _supervise(order: Order, lock: int, site: Site) -> None:

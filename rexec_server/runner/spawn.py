@@ -102,9 +102,10 @@ def _run_child(
     heritage: Heritage,
 ) -> NoReturn:
     step = "start"
-    # Mapped, since the command's limits hold for files that are written, and a note must always find its place.
-    note = mmap.mmap(exit_draft, EXIT_RECORD_BYTES)
+    note = None
     try:
+        # Mapped, since the command's limits hold for files that are written, and a note must always find its place.
+        note = mmap.mmap(exit_draft, EXIT_RECORD_BYTES)
         os.setsid()
         step = "enter its cgroup"
         if cgroup:
@@ -160,11 +161,12 @@ def _exec(arguments: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
     raise blocked
 
 
-def _tell_failure(error: BaseException, step: str, failure: int, note: mmap.mmap) -> None:
+def _tell_failure(error: BaseException, step: str, failure: int, note: mmap.mmap | None) -> None:
     number = (error.errno if isinstance(error, OSError) else None) or errno.EINVAL
     text = (error.strerror if isinstance(error, OSError) else str(error)) or os.strerror(number)
     start_error = StartError(errno.errorcode.get(number, str(number)), f"could not {step}: {text}"[:_LONGEST])
     data = json.dumps({"start_error": start_error}).encode() + b"\n"
     # First where it lasts: the shim may be dead, and then the write to its pipe is our own death.
-    note[: len(data)] = data
+    if note is not None:
+        note[: len(data)] = data
     os.write(failure, data)
