@@ -20,12 +20,14 @@ from rexec_server.core.command import Defaults
 from rexec_server.core.errors import RexecError
 from rexec_server.core.executions import Bounds, Executions
 from rexec_server.core.index import Index
+from rexec_server.core.journal import NoJournal
 from rexec_server.core.spool import Reason
 from rexec_server.core.waker import Waker
 from rexec_server.engines.launcher import RunnerLauncher
 from rexec_server.engines.local import LocalEngine
 from rexec_server.gateway.child import GatewayProcess
 from rexec_server.gateway.listener import listen, url
+from rexec_server.policy.admission import AdmitAll
 from rexec_server.policy.caller import DevAuthenticator
 from rexec_server.rpc.follow import Drain
 from rexec_server.rpc.server import RpcServer
@@ -58,7 +60,8 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
 
     async with AsyncExitStack() as stack:
         # The index comes first and goes last: every end that is seen is written there.
-        index = Index(f"{config.state_dir}/index.sqlite")
+        journal = NoJournal()
+        index = Index(f"{config.state_dir}/index.sqlite", journal)
         stack.callback(index.close)
         waker = Waker()
         waker.start()
@@ -71,15 +74,17 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         stack.callback(keeper.cancel)
 
         defaults, bounds = _defaults(config), _bounds(config)
-        executions = Executions(index, engine, waker, defaults, bounds)
+        executions = Executions(index, engine, waker, journal, defaults, bounds)
         stack.push_async_callback(executions.stop)
         await executions.recover()
 
         drain = Drain(executions.wake_all)
         features = [*engine.features(), *(["inotify"] if waker.has_inotify else [])]
         facts = ServerFacts(__version__, uuid.uuid4().hex, config.tail_lines, defaults, bounds, features)
-        server = RpcServer(ExecutionServicer(executions, facts, drain), drain, DevAuthenticator(), config.channelz)
-        addresses = [_listen(server, address) for address in config.listen]
+        server = RpcServer(
+            ExecutionServicer(executions, AdmitAll(), facts, drain), drain, DevAuthenticator(), config.channelz
+        )
+        addresses = [_listen(server, listener.address) for listener in config.listeners]
         gateway_socket = await _gateway_socket(config)
         target = _gateway_target(server, config.state_dir, addresses) if gateway_socket else ""
         await server.start()
@@ -181,7 +186,14 @@ def _defaults(config: Config) -> Defaults:
 
 
 def _bounds(config: Config) -> Bounds:
-    return Bounds(config.max_running, config.max_followers, config.keep_count, config.keep_bytes)
+    return Bounds(
+        config.max_running,
+        config.caller_running,
+        config.max_followers,
+        config.caller_followers,
+        config.keep_count,
+        config.keep_bytes,
+    )
 
 
 async def _prune(executions: Executions) -> None:

@@ -5,14 +5,28 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 import tomllib
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from rexec_server.policy.rate import Rate
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 DEFAULT_GATEWAY = "127.0.0.1:3000"
+# What only a server that checks its callers has.
+_PRODUCTION = ("callers", "policy", "audit", "listener", "tls_cert", "client_ca")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
@@ -47,12 +61,51 @@ MAX_SECONDS = 100 * 365 * 86400.0
 # What GetServerInfo's fields can hold.
 MAX_UINT32 = 2**32 - 1
 
+
+def _rate(value: Any) -> Any:
+    return Rate.parse(value) if isinstance(value, str) else value
+
+
+CallRate = Annotated[Rate, BeforeValidator(_rate)]
 Seconds = Annotated[float, BeforeValidator(_duration), Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 
 
+def _check_address(address: str) -> str:
+    if not address.startswith("unix:"):
+        split_address(address)
+    return address
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port` or `[ipv6]:port`."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} is no address; write host:port or unix:PATH")
+    return host.strip("[]"), int(port)
+
+
 def default_state_dir() -> str:
     return "/var/lib/rexec" if os.geteuid() == 0 else platformdirs.user_state_dir("rexec")
+
+
+class Listener(BaseModel):
+    """One address, and how it is secured. With client_ca it takes callers with certificates, else such with tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: Annotated[str, AfterValidator(_check_address)]
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    client_ca: str | None = None
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Listener:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("tls_cert and tls_key go together")
+        if self.client_ca and not self.tls_cert:
+            raise ValueError("client_ca needs tls_cert and tls_key")
+        return self
 
 
 class Config(BaseModel):
@@ -63,6 +116,20 @@ class Config(BaseModel):
     listen: tuple[str, ...] = (DEFAULT_LISTEN,)
     state_dir: str = Field(default_factory=default_state_dir)
     dev: bool = False
+    callers: str | dict[str, Any] | None = None  # a file, or its [callers] table itself
+    policy: str | None = None
+    audit: str | None = None
+    audience: str = Field(default_factory=socket.gethostname)
+    listener: tuple[Listener, ...] = ()
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    client_ca: str | None = None
+    caller_running: int | None = Field(None, ge=1)
+    caller_followers: int | None = Field(None, ge=1)
+    caller_calls: CallRate | None = None
+    caller_starts: CallRate | None = None
+    all_starts: CallRate | None = None
+    failed_auth: CallRate = Rate(20, 1)
     max_running: int = Field(64, ge=1, le=MAX_UINT32)
     max_followers: int = Field(16_384, ge=1)
     max_timeout: Seconds | None = None
@@ -81,6 +148,7 @@ class Config(BaseModel):
     gateway_name: tuple[str, ...] = ()
     gateway_tls_cert: str | None = None
     gateway_tls_key: str | None = None
+    gateway_behind_proxy: bool = False
     gateway_max_streams: int = Field(256, ge=1, le=4096)
 
     @field_validator("state_dir", "working_directory")
@@ -92,8 +160,7 @@ class Config(BaseModel):
     @classmethod
     def _check_listen(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
         for address in addresses:
-            if not address.startswith("unix:"):
-                split_address(address)
+            _check_address(address)
         return addresses
 
     @field_validator("gateway")
@@ -108,24 +175,49 @@ class Config(BaseModel):
             raise ValueError("gateway_tls_cert and gateway_tls_key go together")
         return self
 
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """All of them: those of `listener`, and those of `listen`, which share one certificate."""
+        plain = () if self.listener and "listen" not in self.model_fields_set else self.listen
+        tls = {"tls_cert": self.tls_cert, "tls_key": self.tls_key, "client_ca": self.client_ca}
+        return (
+            *self.listener,
+            *(Listener(address=address, **({} if address.startswith("unix:") else tls)) for address in plain),
+        )
+
     @model_validator(mode="after")
-    def _check_dev(self) -> Config:
-        if not self.dev:
-            raise ValueError(
-                "no callers are configured, so nobody could be let in; to try rexec on this machine alone, use --dev"
-            )
+    def _check_mode(self) -> Config:
+        Listener(address="unix:", tls_cert=self.tls_cert, tls_key=self.tls_key, client_ca=self.client_ca)
+        if self.dev:
+            self._check_dev()
+        else:
+            self._check_production()
+        return self
+
+    def _check_dev(self) -> None:
+        for name in _PRODUCTION:
+            if getattr(self, name):
+                raise ValueError(f"--dev lets everybody in, so it does not go with {name}")
         for address in (*self.listen, self.gateway):
             if not is_loopback(address):
                 raise ValueError(f"--dev lets everybody in, so it listens on loopback only; {address} is not")
-        return self
 
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port` or `[ipv6]:port`."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{address!r} is no address; write host:port or unix:PATH")
-    return host.strip("[]"), int(port)
+    def _check_production(self) -> None:
+        if not self.callers:
+            raise ValueError(
+                "no callers are configured, so nobody could be let in; to try rexec on this machine alone, use --dev"
+            )
+        if not self.policy:
+            raise ValueError("no policy is configured, so nothing could be run; --policy names a file of rules")
+        for listener in self.listeners:
+            if not listener.tls_cert and not is_loopback(listener.address):
+                raise ValueError(f"{listener.address} is not loopback, so it needs tls_cert and tls_key")
+        tls = self.gateway_tls_cert or self.gateway_behind_proxy
+        if not self.no_gateway and not tls and not is_loopback(self.gateway):
+            raise ValueError(
+                f"the gateway's address {self.gateway} is not loopback, so it needs gateway_tls_cert and"
+                " gateway_tls_key, or gateway_behind_proxy where a proxy speaks TLS for it"
+            )
 
 
 def is_loopback(address: str) -> bool:

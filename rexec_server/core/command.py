@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from rexec_server.core.errors import InvalidRequest
 from rexec_server.core.execution import Request
+from rexec_server.core.grant import UNRESTRICTED, Grant
 from rexec_server.core.launch import Launch, Leftovers, Limits, Overflow, StderrMode, StdinMode
 
 EXEC_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
@@ -125,34 +126,35 @@ class Defaults:
     limits: Limits = Limits()
     umask: int = 0o022
 
-    def launch(self, command: Command) -> Launch:
-        """The complete order to start a command."""
+    def launch(self, command: Command, grant: Grant = UNRESTRICTED) -> Launch:
+        """The complete order to start a command, as it was granted."""
         if self.max_timeout is not None and (command.timeout or 0) > self.max_timeout:
             raise InvalidRequest("timeout", f"{command.timeout:g} s; this server grants at most {self.max_timeout:g} s")
         return Launch(
-            arguments=command.arguments or ("/bin/sh", "-c", command.shell),
-            environment=self.environment | command.environment_variables,
-            working_directory=command.working_directory or self.working_directory,
-            output_bytes=command.output_bytes or self.output_bytes,
+            arguments=grant.arguments or command.arguments or ("/bin/sh", "-c", command.shell),
+            environment=self._environment(command, grant),
+            working_directory=self._directory(command, grant),
+            output_bytes=grant.output_bytes or command.output_bytes or self.output_bytes,
             overflow=command.overflow,
             stdin_mode=command.stdin_mode,
             initial_stdin=command.initial_stdin,
             stderr_mode=command.stderr_mode,
-            timeout=_either(command.timeout, self.max_timeout),
+            timeout=_either(_either(grant.timeout, command.timeout), self.max_timeout),
             kill_grace=_either(command.kill_grace, self.kill_grace) or 0.0,
             drain_timeout=_either(command.drain_timeout, self.drain_timeout) or 0.0,
             unattended_timeout=command.unattended_timeout,
             leftovers=command.leftovers,
-            limits=Limits(*(asked or default for asked, default in zip(command.limits, self.limits, strict=True))),
-            umask=self.umask,
+            limits=self._limits(command, grant),
+            umask=self.umask if grant.umask is None else grant.umask,
+            confinement=grant.confinement,
         )
 
-    def request(self, command: Command) -> Request:
+    def request(self, command: Command, grant: Grant = UNRESTRICTED) -> Request:
         """What is shown of the command in its execution."""
         return Request(
             arguments=command.arguments,
             shell=command.shell,
-            working_directory=command.working_directory or self.working_directory,
+            working_directory=self._directory(command, grant),
             environment_names=tuple(sorted(command.environment_variables)),
             labels=command.labels,
             exclusive_group=command.exclusive_group,
@@ -160,7 +162,21 @@ class Defaults:
             stdin_bytes=len(command.initial_stdin),
             stdin_open=command.stdin_mode == StdinMode.OPEN,
             retention=self.retention if command.retention is None else command.retention,
+            rule=grant.rule,
+            user=grant.confinement.user,
         )
+
+    def _directory(self, command: Command, grant: Grant) -> str:
+        return grant.working_directory or command.working_directory or self.working_directory
+
+    def _environment(self, command: Command, grant: Grant) -> dict[str, str]:
+        if grant.environment is not None:
+            return grant.environment
+        return self.environment | command.environment_variables
+
+    def _limits(self, command: Command, grant: Grant) -> Limits:
+        asked = command.limits if grant.limits is None else grant.limits
+        return Limits(*(value or default for value, default in zip(asked, self.limits, strict=True)))
 
 
 def check_exec_id(exec_id: str) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -33,11 +33,16 @@ class _Job:
 
 
 class Database:
-    """The file and its thread. Unavailable when the file is of a newer version."""
+    """The file and its thread. Unavailable when the file is of a newer version.
 
-    def __init__(self, path: str, schema: str, version: int) -> None:
+    schema: the steps from one version to the next; a new file takes all, an older one those that it has not.
+    before_commit: called in the thread before each commit with jobs; its Unavailable fails them all.
+    """
+
+    def __init__(self, path: str, schema: Sequence[str], before_commit: Callable[[], None]) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._connection = _open(path, schema, version)
+        self._connection = _open(path, schema)
+        self._before_commit = before_commit
         self._thread = threading.Thread(target=self._work, name="index", daemon=True)
         self._thread.start()
 
@@ -94,8 +99,9 @@ class Database:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = [self._try(job.run) for job in jobs]
+            self._before_commit()
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, Unavailable) as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             for job in jobs:
@@ -124,15 +130,15 @@ class Database:
         return result, None
 
 
-def _open(path: str, schema: str, newest: int) -> sqlite3.Connection:
+def _open(path: str, schema: Sequence[str]) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")  # a reservation that was answered survives a power cut
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > newest:
+    if version > len(schema):
         connection.close()
-        raise Unavailable(f"{path} is of a newer rexec (schema {version}; this one knows {newest})")
-    if version == 0:
-        connection.executescript(f"BEGIN; {schema} PRAGMA user_version={newest}; COMMIT;")
+        raise Unavailable(f"{path} is of a newer rexec (schema {version}; this one knows {len(schema)})")
+    for number, step in enumerate(schema[version:], version + 1):
+        connection.executescript(f"BEGIN; {step} PRAGMA user_version={number}; COMMIT;")
     return connection

@@ -7,8 +7,8 @@ import os
 from dataclasses import replace
 
 from rexec_server.core.execution import Execution, Extent, Key, State, final_state
-from rexec_server.core.index import Record
 from rexec_server.core.log import LogReader
+from rexec_server.core.record import Record
 from rexec_server.core.spool import (
     EXIT,
     START,

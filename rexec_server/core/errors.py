@@ -5,6 +5,7 @@ RexecError
 ├── NotFound               unknown, or another caller's: the two look alike
 ├── NotAllowed             the caller may not do this
 ├── Conflict               the id is taken by another request
+│   └── TokenUsed          the token has started another execution
 ├── Precondition           the execution or the id is in a state that forbids it
 │   ├── ExecIdUsed
 │   ├── Busy
@@ -12,6 +13,7 @@ RexecError
 │   ├── StillRunning
 │   └── StdinClosed
 ├── OutOfRange             an offset beyond the end
+├── NotServed              no such method
 ├── Exhausted              a limit is reached; later it may not be
 └── Unavailable            the service cannot answer now
 """
@@ -62,6 +64,15 @@ class Conflict(RexecError):
 
     def __init__(self, exec_id: str) -> None:
         super().__init__(f"execution {exec_id!r} exists and was started with another request; use a new exec_id")
+
+
+class TokenUsed(Conflict):
+    """A token starts one execution; it was shown again with another request."""
+
+    reason = "TOKEN_USED"
+
+    def __init__(self) -> None:
+        RexecError.__init__(self, "this token has started another execution; make a new one for each Exec")
 
 
 class Precondition(RexecError):
@@ -124,6 +135,13 @@ class Exhausted(RexecError):
 
 class Unavailable(RexecError):
     reason = "UNAVAILABLE"
+
+
+class NotServed(RexecError):
+    reason = "NOT_SERVED"
+
+    def __init__(self) -> None:
+        super().__init__("this server does not serve that method")
 
 
 class SlowReader(RexecError):

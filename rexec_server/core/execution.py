@@ -57,6 +57,8 @@ class Request:
     stdin_bytes: int = 0  # given with the request
     stdin_open: bool = False
     retention: float = 0.0  # seconds after the end
+    rule: str = ""  # of the allowlist, by which it was granted
+    user: int | None = None  # uid that it runs as, where that is not the runner's
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -25,10 +26,14 @@ from rexec_server.core.errors import (
     StillRunning,
     Unavailable,
 )
-from rexec_server.core.execution import Execution, Key, Request
+from rexec_server.core.execution import Execution, Key
+from rexec_server.core.grant import UNRESTRICTED, Grant
 from rexec_server.core.index import Index, Query, now_ns
+from rexec_server.core.journal import Journal
 from rexec_server.core.launch import Launch
+from rexec_server.core.origin import Origin
 from rexec_server.core.registry import Registry
+from rexec_server.core.reservation import Ceilings, Reservation
 from rexec_server.core.spool import Reason
 from rexec_server.core.waker import Waker
 
@@ -42,7 +47,9 @@ class Bounds:
     """How much of everything there may be."""
 
     max_running: int = 64
+    caller_running: int | None = None  # of one caller
     max_followers: int = 16_384
+    caller_followers: int | None = None
     keep_count: int = 10_000
     keep_bytes: int = 10 * 1024**3
 
@@ -50,14 +57,16 @@ class Bounds:
 class Executions:
     """Every call that is about executions ends up here, whatever protocol it came by."""
 
-    def __init__(self, index: Index, engine: Engine, waker: Waker, defaults: Defaults, bounds: Bounds) -> None:
+    def __init__(
+        self, index: Index, engine: Engine, waker: Waker, journal: Journal, defaults: Defaults, bounds: Bounds
+    ) -> None:
         self._index = index
         self._engine = engine
         self._defaults = defaults
         self._bounds = bounds
-        self._registry = Registry(index, engine, waker)
+        self._registry = Registry(index, engine, waker, journal)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._followers = 0
+        self._followers: Counter[str] = Counter()  # by who follows
 
     @property
     def live(self) -> list[Entry]:
@@ -81,22 +90,39 @@ class Executions:
             if os.path.isdir(self._engine.directory(name)):
                 await self._engine.remove(name)
 
-    async def exec(self, key: Key, command: Command) -> tuple[Entry, bool]:
+    async def exec(self, key: Key, command: Command, grant: Grant, origin: Origin) -> tuple[Entry, bool]:
         """Starts a command once. Returns when it runs, has ended or could not be started; and whether it had existed.
 
         The id is reserved, durably, before the spawn. What follows does not depend on the caller waiting for it.
         """
-        if key.exec_id:
+        launch = self._defaults.launch(command, grant)
+        reservation = self._reservation(key, command, grant, origin)
+        await self._engine.ready()
+        ceilings = Ceilings(self._bounds.max_running, self._bounds.caller_running, grant.max_running)
+        starting = self._spawn(self._reserve_and_start(reservation, ceilings, launch))
+        entry, existed = await asyncio.shield(starting)
+        await entry.decided.wait()
+        return entry, existed
+
+    async def repeated(self, key: Key, command: Command, origin: Origin) -> Entry | None:
+        """The execution that this very request started before, if any: a retry gets it whatever is allowed by now."""
+        reserved = await self._index.repeated(self._reservation(key, command, UNRESTRICTED, origin))
+        if reserved is None:
+            return None
+        entry = self._registry.remember(reserved.record)
+        await entry.decided.wait()
+        return entry
+
+    def _reservation(self, key: Key, command: Command, grant: Grant, origin: Origin) -> Reservation:
+        """The request for the caller's id, or for one that we make. InvalidRequest."""
+        named = bool(key.exec_id)
+        if named:
             check_exec_id(key.exec_id)
         else:
             key = key._replace(exec_id=uuid.uuid4().hex)
         command.check()
-        launch, request = self._defaults.launch(command), self._defaults.request(command)
-        digest = command.digest(self._index.digest_key)
-        await self._engine.ready()
-        entry, existed = await asyncio.shield(self._spawn(self._reserve_and_start(key, digest, request, launch)))
-        await entry.decided.wait()
-        return entry, existed
+        request, digest = self._defaults.request(command, grant), command.digest(self._index.digest_key)
+        return Reservation(key, named, uuid.uuid4().hex, digest, request, origin, now_ns())
 
     async def find(self, key: Key) -> Entry:
         """The execution of that name. NotFound."""
@@ -164,11 +190,10 @@ class Executions:
             self._registry.unwatch_output(entry)
 
     @contextlib.asynccontextmanager
-    async def attended(self, entry: Entry) -> AsyncIterator[None]:
+    async def attended(self, entry: Entry, caller: str) -> AsyncIterator[None]:
         """Somebody follows for the time of this block. Exhausted when too many do."""
-        if self._followers >= self._bounds.max_followers:
-            raise Exhausted("followers", f"{self._followers} followers are attached, and no more may be", 5.0)
-        self._followers += 1
+        self._check_followers(caller)
+        self._followers[caller] += 1
         entry.followers += 1
         attendance = self._spawn(self._attend(entry))
         try:
@@ -176,11 +201,20 @@ class Executions:
                 yield
         finally:
             attendance.cancel()
-            self._followers -= 1
+            self._followers[caller] -= 1
+            if not self._followers[caller]:
+                del self._followers[caller]
             entry.followers -= 1
             if entry.unattended_timeout is not None and not entry.ended:
                 # The time until it is taken for abandoned begins when the last follower leaves.
                 self._spawn(self._attend_once(entry))
+
+    def _check_followers(self, caller: str) -> None:
+        total, own, bounds = self._followers.total(), self._followers[caller], self._bounds
+        if total >= bounds.max_followers:
+            raise Exhausted("followers", f"{total} followers are attached, and no more may be", 5.0)
+        if bounds.caller_followers is not None and own >= bounds.caller_followers:
+            raise Exhausted(f"caller {caller}", f"follows {own} executions, and may no more", 5.0)
 
     async def prune(self, check_excess: bool) -> None:
         """Forgets what has expired and, if asked to, what is too much. A live execution is never touched."""
@@ -188,6 +222,7 @@ class Executions:
         if check_excess:
             superfluous += await self._index.excess(self._bounds.keep_count, self._bounds.keep_bytes)
             self._index.drop_old_tombstones(now_ns())
+            self._index.drop_expired_tokens(now_ns())
         for record in superfluous:
             await self._forget(record.name, record.execution.key)
 
@@ -200,9 +235,10 @@ class Executions:
         """Whoever waits for an execution looks again: the server stops."""
         self._registry.wake_all()
 
-    async def _reserve_and_start(self, key: Key, digest: bytes, request: Request, launch: Launch) -> tuple[Entry, bool]:
-        name = uuid.uuid4().hex
-        reserved = await self._index.reserve(key, name, digest, request, self._bounds.max_running, now_ns())
+    async def _reserve_and_start(
+        self, reservation: Reservation, ceilings: Ceilings, launch: Launch
+    ) -> tuple[Entry, bool]:
+        reserved = await self._index.reserve(reservation, ceilings)
         entry = self._registry.remember(reserved.record)
         if not reserved.existed:
             self._spawn(self._start(entry, launch))

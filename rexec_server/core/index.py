@@ -10,16 +10,20 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from rexec_server.core.database import Database
-from rexec_server.core.errors import Busy, Conflict, ExecIdUsed, Exhausted, StillRunning
-from rexec_server.core.execution import Execution, Extent, Key, Request, State, final_state
+from rexec_server.core.errors import StillRunning
+from rexec_server.core.execution import Extent, Key, State, final_state
+from rexec_server.core.journal import Journal
+from rexec_server.core.record import Record, find_row
+from rexec_server.core.reservation import Ceilings, Reservation, Reserved
 from rexec_server.core.spool import ExitRecord
 
-SCHEMA_VERSION = 1
 TOMBSTONE_SECONDS = 30 * 86400
-_SCHEMA = """
+# Each step makes of the version before it the next one; a new file takes all of them.
+_SCHEMA = (
+    """
 CREATE TABLE execution (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     caller TEXT NOT NULL,
@@ -45,36 +49,19 @@ CREATE INDEX execution_expiry ON execution (expire_time) WHERE state >= 3 AND de
 CREATE INDEX execution_tombstone ON execution (delete_time) WHERE delete_time > 0;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 INSERT INTO meta VALUES ('digest_key', randomblob(32));
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One execution as the index knows it."""
-
-    seq: int
-    name: str
-    execution: Execution
-
-    @classmethod
-    def from_row(cls, row: sqlite3.Row) -> Record:
-        request = json.loads(row["request"])
-        request |= {
-            "arguments": tuple(request["arguments"]),
-            "environment_names": tuple(request["environment_names"]),
-        }
-        execution = Execution(
-            key=Key(row["caller"], row["exec_id"]),
-            state=State(row["state"]),
-            request=Request(**request),
-            create_time=row["create_time"],
-            start_time=row["start_time"],
-            pid=row["pid"],
-            expire_time=row["expire_time"],
-            exit=ExitRecord.from_bytes(row["exit"]) if row["exit"] else None,
-            extent=_extent(row["extent"]),
-        )
-        return cls(row["seq"], row["name"], execution)
+""",
+    """
+CREATE TABLE used_token (
+    caller TEXT NOT NULL,
+    token_id TEXT NOT NULL,
+    exec_id TEXT NOT NULL,           -- what it started
+    digest BLOB NOT NULL,
+    expire_time INTEGER NOT NULL,    -- until then it is remembered
+    UNIQUE (caller, token_id)
+);
+CREATE INDEX used_token_expiry ON used_token (expire_time);
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,49 +76,34 @@ class Query:
     exclusive_group: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    """The outcome of a reservation: the record, and whether it had been there before."""
-
-    record: Record
-    existed: bool
-
-
 class Index:
     """The index file. Coroutines answer when what they wrote is on disk."""
 
-    def __init__(self, path: str) -> None:
-        self._database = Database(path, _SCHEMA, SCHEMA_VERSION)
+    def __init__(self, path: str, journal: Journal) -> None:
+        self._journal = journal
+        self._database = Database(path, _SCHEMA, before_commit=journal.sync)
         self.digest_key = bytes(self._database.read("SELECT value FROM meta WHERE name = 'digest_key'"))
 
     def close(self) -> None:
         self._database.close()
 
-    async def reserve(
-        self, key: Key, name: str, digest: bytes, request: Request, max_running: int, now: int
-    ) -> Reserved:
-        """Takes the id for this request, once and for all. Conflict, ExecIdUsed, Busy, Exhausted."""
+    async def reserve(self, reservation: Reservation, ceilings: Ceilings) -> Reserved:
+        """Takes the id for this request, once and for all.
+
+        Conflict, TokenUsed, ExecIdUsed, Busy, Exhausted; Unavailable when the journal cannot be written.
+        """
 
         def job(db: sqlite3.Connection) -> Reserved:
-            existing = _find(db, key)
-            if existing:
-                if existing["delete_time"]:
-                    raise ExecIdUsed(key.exec_id)
-                if existing["digest"] != digest:
-                    raise Conflict(key.exec_id)
-                return Reserved(Record.from_row(existing), existed=True)
-            _check_group(db, key, request.exclusive_group)
-            _check_running(db, max_running)
-            db.execute(
-                "INSERT INTO execution (caller, exec_id, name, digest, state, request, exclusive_group, create_time)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*key, name, digest, State.STARTING, json.dumps(asdict(request)), request.exclusive_group, now),
-            )
-            row = _find(db, key)
-            assert row is not None
-            return Reserved(Record.from_row(row), existed=False)
+            reserved = reservation.make(db, ceilings)
+            if not reserved.existed:
+                self._journal.accepted(reserved.record.name, reserved.record.execution, reservation.origin)
+            return reserved
 
         return await self._database.do(job)
+
+    async def repeated(self, reservation: Reservation) -> Reserved | None:
+        """The execution that this very request made before. Conflict, TokenUsed, ExecIdUsed."""
+        return await self._database.do(reservation.existing)
 
     def note_started(self, name: str, pid: int, start_time: int) -> None:
         self._database.note(
@@ -165,7 +137,7 @@ class Index:
 
     async def get(self, key: Key) -> Record | None:
         def job(db: sqlite3.Connection) -> Record | None:
-            row = _find(db, key)
+            row = find_row(db, key)
             return Record.from_row(row) if row and not row["delete_time"] else None
 
         return await self._database.do(job)
@@ -245,33 +217,9 @@ class Index:
         sql = "DELETE FROM execution WHERE delete_time > 0 AND delete_time < ?"
         self._database.note(lambda db: db.execute(sql, (before,)))
 
-
-def _extent(text: str | None) -> Extent:
-    if not text:
-        return Extent()
-    start, end, produced, dropped = json.loads(text)
-    return Extent(start, end, tuple(produced), tuple(dropped))
-
-
-def _find(db: sqlite3.Connection, key: Key) -> sqlite3.Row | None:
-    row: sqlite3.Row | None = db.execute("SELECT * FROM execution WHERE caller=? AND exec_id=?", key).fetchone()
-    return row
-
-
-def _check_group(db: sqlite3.Connection, key: Key, group: str) -> None:
-    if not group:
-        return
-    running = db.execute(
-        "SELECT exec_id FROM execution WHERE caller=? AND exclusive_group=? AND state < 3", (key.caller, group)
-    ).fetchone()
-    if running:
-        raise Busy(group, running["exec_id"])
-
-
-def _check_running(db: sqlite3.Connection, max_running: int) -> None:
-    (count,) = db.execute("SELECT COUNT(*) FROM execution WHERE state < 3").fetchone()
-    if count >= max_running:
-        raise Exhausted("running executions", f"{count} executions run; at most {max_running} may")
+    def drop_expired_tokens(self, now: int) -> None:
+        """Those that nobody would take any more, used or not."""
+        self._database.note(lambda db: db.execute("DELETE FROM used_token WHERE expire_time < ?", (now,)))
 
 
 def now_ns() -> int:

@@ -49,6 +49,19 @@ class Limits(NamedTuple):
     file_bytes: int = 0
 
 
+class Confinement(NamedTuple):
+    """What a command may be and use, beyond its limits. Nothing of it is best effort: what cannot be had, fails."""
+
+    user: int | None = None  # uid; None: as the runner
+    group: int | None = None  # gid; goes with user
+    groups: tuple[int, ...] = ()  # supplementary groups, exactly these; go with user
+    no_new_privileges: bool = False
+    drop_capabilities: bool = False  # all of them, for it and whatever it executes
+    memory_bytes: int = 0  # of its cgroup, all its processes together
+    processes: int = 0  # of its cgroup
+    cpus: float = 0.0  # of its cgroup, such as 0.5
+
+
 class Launch(NamedTuple):
     """One command, ready to start. Durations are in seconds."""
 
@@ -67,6 +80,7 @@ class Launch(NamedTuple):
     leftovers: Leftovers = Leftovers.KILL
     limits: Limits = Limits()
     umask: int = 0o022
+    confinement: Confinement = Confinement()
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict() | {"initial_stdin": base64.b64encode(self.initial_stdin).decode()}
@@ -83,5 +97,10 @@ class Launch(NamedTuple):
                 "stderr_mode": StderrMode(fields["stderr_mode"]),
                 "leftovers": Leftovers(fields["leftovers"]),
                 "limits": Limits(*fields["limits"]),
+                "confinement": _confinement(*fields["confinement"]),
             }
         )
+
+
+def _confinement(user: int | None, group: int | None, groups: list[int], *rest: Any) -> Confinement:
+    return Confinement(user, group, tuple(groups), *rest)

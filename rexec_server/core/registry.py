@@ -7,7 +7,9 @@ from collections import OrderedDict
 from rexec_server.core.engine import Engine
 from rexec_server.core.entry import Entry
 from rexec_server.core.execution import Key
-from rexec_server.core.index import Index, Record, now_ns
+from rexec_server.core.index import Index, now_ns
+from rexec_server.core.journal import Journal
+from rexec_server.core.record import Record
 from rexec_server.core.spool import LOCK, ExitRecord, Reason, StartError
 from rexec_server.core.waker import Waker
 
@@ -17,8 +19,9 @@ _REMEMBERED_ENDED = 256
 class Registry:
     """One Entry per execution, and the one place where an execution is seen to start and to end."""
 
-    def __init__(self, index: Index, engine: Engine, waker: Waker) -> None:
+    def __init__(self, index: Index, engine: Engine, waker: Waker, journal: Journal) -> None:
         self._index = index
+        self._journal = journal
         self._engine = engine
         self._waker = waker
         self.live: dict[Key, Entry] = {}
@@ -85,6 +88,7 @@ class Registry:
         """The one transition to an end. The index hears of it before anybody else can act on it."""
         entry.settle(record)
         execution = entry.execution
+        self._journal.finished(entry.name, execution)
         self._index.note_ended(
             entry.name, record, execution.extent, execution.pid, execution.start_time, execution.expire_time
         )

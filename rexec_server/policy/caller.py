@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rexec_server.core.errors import NotAllowed, NotFound, Unauthenticated
+from rexec_server.core.origin import Origin
 
 DEV_CALLER = "dev"
 _DEV_NAME = re.compile(r"[\x21-\x7e]{1,255}")
 EVERYBODY = "*"
+OPERATOR = "operator"
+_OPERATORS = frozenset({OPERATOR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,28 +21,51 @@ class Caller:
     """One verified caller. An operator may see and end other callers' executions."""
 
     name: str
-    operator: bool = False
+    roles: frozenset[str] = frozenset()
+    read_only: bool = False  # the credential is good for looking only
+    origin: Origin = Origin()
+
+    @property
+    def operator(self) -> bool:
+        return OPERATOR in self.roles
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a call shows of its caller, unverified but for the certificate's names, which the TLS stack has verified."""
+
+    authorization: tuple[str, ...]  # each value that was given under this name
+    metadata_names: frozenset[str]
+    uris: tuple[str, ...] | None  # URI names of the client's certificate; None: its listener asks for none
+    peer: str  # as gRPC names it, such as ipv4:10.0.0.7:40212
 
 
 class Authenticator(Protocol):
-    """Decides from a call's credentials who calls. Unauthenticated when they prove nobody."""
+    """Decides from what a call presents who calls. One for all services and listeners."""
 
-    def authenticate(self, authorization: list[str]) -> Caller:
-        """`authorization` has each value that the call gave under that name."""
+    def authenticate(self, presented: Presented) -> Caller:
+        """Who calls. Unauthenticated when it proves nobody; NotAllowed when it proves somebody who is no caller."""
+
+    def still_valid(self, caller: Caller) -> bool:
+        """Whether a caller who was let in would still be, with the same roles: asked while a stream goes on."""
 
 
 class DevAuthenticator:
     """`--dev`: everybody is who they say they are; who says nothing is `dev`, an operator."""
 
-    def authenticate(self, authorization: list[str]) -> Caller:
+    def authenticate(self, presented: Presented) -> Caller:
+        authorization, origin = presented.authorization, Origin("dev", peer=presented.peer)
         if not authorization:
-            return Caller(DEV_CALLER, operator=True)
+            return Caller(DEV_CALLER, _OPERATORS, origin=origin)
         if len(authorization) > 1:
             raise Unauthenticated("authorization is given more than once")
         scheme, _, name = authorization[0].partition(" ")
         if scheme.lower() != "bearer" or not _DEV_NAME.fullmatch(name):
             raise Unauthenticated("authorization must be 'Bearer NAME' in --dev, NAME in visible ASCII characters")
-        return Caller(name, operator=name == DEV_CALLER)
+        return Caller(name, _OPERATORS if name == DEV_CALLER else frozenset(), origin=origin)
+
+    def still_valid(self, caller: Caller) -> bool:
+        return True
 
 
 def owner(caller: Caller, requested: str, exec_id: str) -> str:

@@ -11,16 +11,14 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc.aio import ServerInterceptor
 
-from rexec_server.core.errors import InvalidRequest, Unavailable
-from rexec_server.policy.caller import Authenticator, Caller
+from rexec_server.core.errors import InvalidRequest, NotServed, Unauthenticated, Unavailable
+from rexec_server.policy.caller import Authenticator, Caller, Presented
 from rexec_server.rpc.errors import abort
+from rexec_server.rpc.rights import RIGHTS, Right, check
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
-
-# Says that a process serves, and nothing about anybody: load balancers ask without credentials.
-OPEN_SERVICES = ("/grpc.health.v1.Health/",)
 
 
 def current_caller() -> Caller:
@@ -40,34 +38,36 @@ class CallInterceptor(ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
+        method = handler_call_details.method
         handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(OPEN_SERVICES):
+        if handler is None or method not in RIGHTS:
+            return grpc.stream_stream_rpc_method_handler(self._unknown)
+        if RIGHTS[method] is Right.NOBODY:
             return handler
         if handler.request_streaming:
+            streaming = self._streaming(method, handler.stream_stream)
             return grpc.stream_stream_rpc_method_handler(
-                self._streaming(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+                streaming, handler.request_deserializer, handler.response_serializer
             )
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._streaming(handler.unary_stream), _tolerant(handler), handler.response_serializer
+                self._streaming(method, handler.unary_stream), _tolerant(handler), handler.response_serializer
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(handler.unary_unary), _tolerant(handler), handler.response_serializer
+            self._unary(method, handler.unary_unary), _tolerant(handler), handler.response_serializer
         )
 
-    def _enter(self, context: Context) -> None:
+    def _enter(self, context: Context) -> Caller:
         if self.draining:
             raise Unavailable("the server is stopping")
-        metadata = context.invocation_metadata() or ()
-        given = [
-            value if isinstance(value, str) else value.decode() for key, value in metadata if key == "authorization"
-        ]
-        _caller.set(self._authenticator.authenticate(given))
+        caller = self._authenticator.authenticate(_presented(context))
+        _caller.set(caller)
+        return caller
 
-    def _unary(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _unary(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Context) -> Any:
             try:
-                self._enter(context)
+                check(self._enter(context), name)
                 _check_decoded(request)
                 answer = method(request, context)
                 return await answer if inspect.isawaitable(answer) else answer  # channelz is not async
@@ -78,12 +78,16 @@ class CallInterceptor(ServerInterceptor):
 
         return call
 
-    def _streaming(self, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    def _streaming(self, name: str, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                self._enter(context)
+                caller = self._enter(context)
+                check(caller, name)
                 _check_decoded(request)
                 async for message in method(request, context):
+                    # Heartbeats come at least once a minute: so long may a caller follow who is one no more.
+                    if not self._authenticator.still_valid(caller):
+                        raise Unauthenticated("this caller's rights were changed meanwhile")
                     yield message
             except grpc.aio.AbortError:
                 raise
@@ -91,6 +95,33 @@ class CallInterceptor(ServerInterceptor):
                 await abort(context, error)
 
         return call
+
+    async def _unknown(self, requests: Any, context: Context) -> AsyncIterator[Any]:
+        """A method that is not served looks like any other to whom is not let in."""
+        try:
+            self._enter(context)
+            raise NotServed
+            yield
+        except Exception as error:
+            await abort(context, error)
+
+
+def _presented(context: Context) -> Presented:
+    metadata = context.invocation_metadata() or ()
+    verified = context.auth_context()
+    uris = None
+    if verified.get("transport_security_type") and "x509_pem_cert" in verified:
+        uris = tuple(uri.decode() for uri in verified.get("peer_uri", ()))
+    return Presented(
+        authorization=tuple(
+            value if isinstance(value, str) else value.decode(errors="replace")
+            for name, value in metadata
+            if name == "authorization"
+        ),
+        metadata_names=frozenset(name for name, _ in metadata),
+        uris=uris,
+        peer=context.peer(),
+    )
 
 
 def _tolerant(handler: Any) -> Callable[[bytes], Any]:

@@ -31,6 +31,7 @@ _CODES: dict[type[errors.RexecError], grpc.StatusCode] = {
     errors.Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.SlowReader: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.NotServed: grpc.StatusCode.UNIMPLEMENTED,
     errors.RexecError: grpc.StatusCode.INTERNAL,
 }
 

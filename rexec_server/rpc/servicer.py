@@ -13,15 +13,16 @@ from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
-from rexec_server.core.command import MAX_LABELS, Defaults, check_duration
+from rexec_server.core.command import MAX_LABELS, Command, Defaults, check_duration
 from rexec_server.core.entry import Entry
-from rexec_server.core.errors import InvalidRequest, OutOfRange
+from rexec_server.core.errors import Exhausted, InvalidRequest, NotAllowed, OutOfRange
 from rexec_server.core.execution import CHANNELS, Execution, Key
 from rexec_server.core.executions import Bounds, Executions
 from rexec_server.core.index import Query, now_ns
 from rexec_server.core.log import LogReader, Reading
 from rexec_server.core.spool import Channel
 from rexec_server.core.text import TextView
+from rexec_server.policy.admission import Admission
 from rexec_server.policy.caller import Caller, listed_owner, owner
 from rexec_server.rpc import convert
 from rexec_server.rpc.auth import current_caller
@@ -58,16 +59,16 @@ class ServerFacts:
 class ExecutionServicer(api_grpc.ExecutionServiceServicer):
     """`rexec.v1.ExecutionService`; the errors of each call are in the .proto beside it."""
 
-    def __init__(self, executions: Executions, facts: ServerFacts, drain: Drain) -> None:
+    def __init__(self, executions: Executions, admission: Admission, facts: ServerFacts, drain: Drain) -> None:
         self._executions = executions
+        self._admission = admission
         self._facts = facts
         self._drain = drain
 
     async def Exec(self, request: api.ExecRequest, context: Context) -> api.ExecResponse:  # noqa: N802
         wait = convert.seconds(request, "wait")
         check_duration("wait", wait)
-        key = Key(current_caller().name, request.exec_id)
-        entry, existed = await self._executions.exec(key, convert.command(request))
+        entry, existed = await self._exec(current_caller(), request.exec_id, convert.command(request))
         response = api.ExecResponse(already_existed=existed)
         if wait is not None:
             with self._executions.watched(entry):
@@ -115,7 +116,8 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         channels = convert.channels(request.channels)
         start = await self._start(entry, request, channels, None) or 0
         follower = Follower(entry, start, channels, heartbeat or HEARTBEAT_SECONDS, request.text, self._drain)
-        async with self._executions.attended(entry), contextlib.aclosing(follower.messages()) as messages:
+        me = current_caller().name
+        async with self._executions.attended(entry, me), contextlib.aclosing(follower.messages()) as messages:
             async for message in messages:
                 yield message
 
@@ -176,6 +178,19 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         if facts.defaults.max_timeout is not None:
             response.max_timeout.CopyFrom(convert.duration(facts.defaults.max_timeout))
         return response
+
+    async def _exec(self, caller: Caller, exec_id: str, command: Command) -> tuple[Entry, bool]:
+        key = Key(caller.name, exec_id)
+        try:
+            command.check()
+            grant = self._admission.admit(caller, command)
+        except (NotAllowed, Exhausted):
+            # It may be the retry of what was allowed before: that is to be answered, whatever is allowed by now.
+            entry = await self._executions.repeated(key, command, caller.origin)
+            if entry is None:
+                raise
+            return entry, True
+        return await self._executions.exec(key, command, grant, caller.origin)
 
     async def _find(self, requested: str, exec_id: str) -> Entry:
         """The execution that a call means, if its caller may know of it."""

@@ -23,6 +23,9 @@ from rexec_server.runner.takeover import Remains, Takeover, abandon, is_ended, l
 from rexec_server.runner.wire import HEADER, Connection, Message, listen, peer_uid
 
 
+REAP_RETRY_SECONDS = 0.1
+
+
 @dataclass
 class Execution:
     """What the runner keeps for each execution that is not over."""
@@ -188,7 +191,12 @@ class Runner:
         self._takeover.find(Remains(name, directory, pipes, older_boot=older_boot))
 
     def _reap(self) -> None:
-        for name in self._family.reap(self._leader_left_by):
+        try:
+            dead = self._family.reap(self._leader_left_by)
+        except OSError:  # no descriptor is left to look with; nothing was reaped yet
+            self._loop.call_later(REAP_RETRY_SECONDS, self._reap)
+            return
+        for name in dead:
             execution = self._executions[name]
             self._takeover.take(Remains(name, execution.directory, execution.pipes))
 

@@ -40,8 +40,8 @@ from rexec_server.runner.tree import ProcessTree, relatives
 from rexec_server.runner.wire import remove_socket
 
 RETRY_SECONDS = 0.01
-# How soon to look again for what a full disk did not allow.
-DISK_FULL_RETRY_SECONDS = 0.5
+# How soon to try again what a full disk, or too many open files, did not allow.
+NO_ROOM_RETRY_SECONDS = 0.5
 
 
 class Remains(NamedTuple):
@@ -73,17 +73,22 @@ class Takeover:
         let_hang_up(directory)
         if is_ended(directory):
             return self._discard(remains)
-        lock = take_lock(directory)
+        try:
+            lock = take_lock(directory)
+        except OSError:  # no descriptor is left
+            return self._later(NO_ROOM_RETRY_SECONDS, remains)
         if lock is None:
             # A process that the shim forked, and that has not reached its exec, shares the lock until then.
             return self._later(RETRY_SECONDS, remains)
-        draft = ExitDraft(directory)
+        draft = None
         try:
+            draft = ExitDraft(directory)
             self._finish_or_continue(remains, lock, draft)
-        except OSError:  # the disk is full, and its place was not taken yet
-            os.close(draft.fd)
+        except OSError:  # no descriptor is left; or the disk is full, and its place was not taken yet
+            if draft:
+                os.close(draft.fd)
             os.close(lock)
-            self._later(DISK_FULL_RETRY_SECONDS, remains)
+            self._later(NO_ROOM_RETRY_SECONDS, remains)
 
     def find(self, remains: Remains) -> None:
         """Deals with an execution from before this runner: the lock tells whether its shim lives."""

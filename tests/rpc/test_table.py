@@ -252,3 +252,18 @@ def test_a_runner_that_has_no_room_fails_the_start(server: Server, room: int) ->
     finally:
         runner.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
     assert run(server, "true", exec_id=f"after-{room}").execution.exit_code == 0
+
+
+def test_a_runner_that_has_no_room_stays_and_reaps_later(server: Server) -> None:
+    """Shims that end while the runner cannot open anything are reaped when it can; it does not die of that."""
+    runner = psutil.Process(server.runner_pid)
+    soft, hard = runner.rlimit(psutil.RLIMIT_NOFILE)
+    for number in range(5):
+        assert server.stub.Exec(request("sleep", "0.3", exec_id=f"short-{number}")).execution.pid
+    runner.rlimit(psutil.RLIMIT_NOFILE, (0, hard))
+    for number in range(5):
+        assert ended(server, f"short-{number}").exit_code == 0
+    eventually(lambda: any(child.status() == psutil.STATUS_ZOMBIE for child in runner.children()))
+    runner.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+    eventually(lambda: not runner.children())
+    assert server.runner_pid == runner.pid
