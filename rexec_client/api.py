@@ -19,6 +19,7 @@ from rexec_client.errors import (
     CommandFailedError,
     CommandNotStartedError,
     CommandTimeoutError,
+    CredentialsError,
     DeadlineError,
     ExecIdUsedError,
     IncompleteOutputError,
@@ -42,6 +43,7 @@ from rexec_client.lines import LineSplitter
 from rexec_client.output import Channel, Gap, OutputChunk
 from rexec_client.polls import PollResult
 from rexec_client.results import CompletedExecution
+from rexec_client.tokens import TokenCredentials, key_file
 
 __all__ = [
     "AlreadyExistsError",
@@ -57,6 +59,7 @@ __all__ = [
     "CommandTimeoutError",
     "CompletedExecution",
     "Credentials",
+    "CredentialsError",
     "DeadlineError",
     "ExecIdUsedError",
     "Execution",
@@ -81,9 +84,11 @@ __all__ = [
     "RexecError",
     "State",
     "StdinClosedError",
+    "TokenCredentials",
     "UnauthenticatedError",
     "UnavailableError",
     "WaitTimeoutError",
     "bearer",
     "is_ended",
+    "key_file",
 ]

@@ -1,4 +1,4 @@
-"""Who the caller is: metadata for each call. The one seam for other kinds of credentials."""
+"""Who the caller is: metadata for each call. Tokens, which prove it, are made in tokens.py."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ RexecError
 │   └── LostError               what became of it cannot be known
 ├── IncompleteOutputError       `missing` bytes of output did not come
 │   └── OutputGapError          a range of the output is no longer kept
-└── WaitTimeoutError            wait(timeout=) passed; the command goes on
+├── WaitTimeoutError            wait(timeout=) passed; the command goes on
+└── CredentialsError            a key or certificate cannot be used; nothing was sent
 """
 
 from __future__ import annotations
@@ -132,6 +133,10 @@ class DeadlineError(CallError):
 
 class WaitTimeoutError(RexecError, TimeoutError):
     """The timeout of `wait` passed. The command goes on: this is not its own timeout."""
+
+
+class CredentialsError(RexecError, ValueError):
+    """A key, a certificate or a setting about them cannot be used; the message says what would be right."""
 
 
 class ResultError(RexecError):

@@ -6,6 +6,7 @@ Nothing here may import grpc before `_prepare_process` has run.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import sys
 from typing import Any
@@ -15,10 +16,13 @@ import click
 from rexec_client.version import __version__
 from rexec_server.config import Config, ConfigError, build, read_file
 from rexec_server.engines.launcher import RunnerLauncher
+from rexec_server.process import become_undumpable
 from rexec_server.state_dir import StartRefused, claim
 
 # sysexits.h: the configuration does not allow to start.
 EX_CONFIG = 78
+
+COMMANDS = ("keys", "policy")
 
 # A runner that we started and that has nothing to do ends by itself after this long.
 RUNNER_IDLE_SECONDS = 60.0
@@ -26,7 +30,24 @@ RUNNER_IDLE_SECONDS = 60.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-@click.command(context_settings={"auto_envvar_prefix": "REXEC", "help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Serves when it is called without a command; finds each command in a module of its own, when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"rexec_server.commands.{cmd_name}").command
+        return command if isinstance(command, click.Command) else None
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"auto_envvar_prefix": "REXEC", "help_option_names": ["-h", "--help"]},
+)
 @click.option("--config", metavar="FILE.toml", help="Settings; keys as the flags here. Flags and environment go first.")
 @click.option(
     "--listen", multiple=True, metavar="ADDR", help="host:port or unix:PATH; may be repeated. [127.0.0.1:50051]"
@@ -35,8 +56,21 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
     "--state-dir", metavar="DIR", help="Index, spool, sockets. [/var/lib/rexec, or the user's state directory]"
 )
 @click.option("--dev/--no-dev", default=None, help="Anybody on this machine is let in. Loopback only.")
+@click.option("--callers", metavar="FILE.toml", help="Who may call: names, keys, certificates, roles.")
+@click.option("--policy", metavar="FILE.toml", help="What may be run, by whom, and how.")
+@click.option("--audit", metavar="WHERE", help="A file, or journald. [audit.jsonl in the state directory]")
+@click.option("--audience", metavar="NAME", help="This server's name in tokens. [the host's name]")
+@click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM) for all host:port of --listen.")
+@click.option("--tls-key", metavar="FILE", help="The certificate's key (PEM).")
+@click.option("--client-ca", metavar="FILE", help="Take callers with certificates of this authority (PEM), not tokens.")
 @click.option("--max-running", metavar="N", help="Executions at once. [64]")
 @click.option("--max-followers", metavar="N", help="Follow calls at once. [16384]")
+@click.option("--caller-running", metavar="N", help="Executions of one caller at once. [--max-running]")
+@click.option("--caller-followers", metavar="N", help="Follow calls of one caller at once. [--max-followers]")
+@click.option("--caller-calls", metavar="RATE", help="Calls of one caller, such as 100/s. [no limit]")
+@click.option("--caller-starts", metavar="RATE", help="Executions that one caller starts, such as 60/m. [no limit]")
+@click.option("--all-starts", metavar="RATE", help="Executions that all callers start. [no limit]")
+@click.option("--failed-auth", metavar="RATE", help="Failed credentials from one address that are answered. [20/s]")
 @click.option("--max-timeout", metavar="TIME", help="Longest timeout of a command, and the default one. [none]")
 @click.option("--tail-lines", metavar="N", help="Lines that a Poll without a start returns. [3]")
 @click.option("--output-bytes", metavar="SIZE", help="Output kept per execution unless it says otherwise. [64M]")
@@ -53,10 +87,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 @click.option("--gateway-name", multiple=True, metavar="HOST", help="A host name under which the gateway is known.")
 @click.option("--gateway-tls-cert", metavar="FILE", help="The gateway's certificate chain (PEM): it speaks TLS.")
 @click.option("--gateway-tls-key", metavar="FILE", help="The certificate's key (PEM).")
+@click.option("--gateway-behind-proxy", is_flag=True, default=None, help="A proxy before the gateway speaks TLS.")
 @click.option("--gateway-max-streams", metavar="N", help="Event streams of the gateway at once. [256]")
 @click.version_option(__version__, prog_name="rexec-server")
-def main(config: str | None, **flags: Any) -> None:
+@click.pass_context
+def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
     """Runs commands for callers who are somewhere else, and never loses or invents a result."""
+    if context.invoked_subcommand is not None:
+        return
     try:
         settings = read_file(config) if config else {}
         settings |= {name: value for name, value in flags.items() if value not in (None, ())}
@@ -68,10 +106,12 @@ def main(config: str | None, **flags: Any) -> None:
 def _serve(config: Config) -> None:
     claim(config.state_dir)
     # In the one-user mode the runner is ours to start; else its own unit does that, and may be root.
-    launcher = RunnerLauncher(config.state_dir, RUNNER_IDLE_SECONDS) if config.start_runner else None
+    launcher = RunnerLauncher(config.state_dir, RUNNER_IDLE_SECONDS, config.dev) if config.start_runner else None
     if launcher:
         launcher.start_early()
     _prepare_process()
+    if not config.dev:
+        become_undumpable()
     from rexec_server.app import run  # imports grpc
 
     run(config, launcher)

@@ -14,6 +14,9 @@ import pytest
 from tests.servers import Server
 from tests.waiting import eventually
 
+# Hundreds of servers are started: each would compile rexec anew, which is a quarter of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_fork_support() -> None:

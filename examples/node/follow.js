@@ -3,16 +3,20 @@
 //     node follow.js COMMAND [ARGUMENT...]
 //
 // REXEC_TARGET     the server (host:port or unix:PATH); default 127.0.0.1:50051
-// REXEC_CALLER     sent as `authorization: Bearer REXEC_CALLER`, when set
+// REXEC_CALLER     one's name, for a server in --dev mode
+// REXEC_KEY_FILE   a caller's key: every call carries a fresh token made from it
+// REXEC_CA         authorities to trust, in PEM: the connection is TLS
 // REXEC_HEARTBEAT  seconds between signs of life on a silent stream; default 15
 'use strict';
 
 const { randomUUID } = require('node:crypto');
 const { once } = require('node:events');
+const { readFileSync } = require('node:fs');
 const path = require('node:path');
 const { setTimeout: delay } = require('node:timers/promises');
 const grpc = require('@grpc/grpc-js');
 const protoLoader = require('@grpc/proto-loader');
+const { freshToken } = require('./token.js');
 
 const PROTOS = path.join(__dirname, '..', '..', 'protos');
 const HEARTBEAT_SECONDS = Number(process.env.REXEC_HEARTBEAT || 15);
@@ -37,16 +41,17 @@ function connect() {
     arrays: true,
   });
   const { ExecutionService } = grpc.loadPackageDefinition(definition).rexec.v1;
-  return new ExecutionService(process.env.REXEC_TARGET || '127.0.0.1:50051', grpc.credentials.createInsecure(), {
-    'grpc.enable_http_proxy': 0,
-  });
+  const { REXEC_CA: ca, REXEC_TARGET: target } = process.env;
+  const channel = ca ? grpc.credentials.createSsl(readFileSync(ca)) : grpc.credentials.createInsecure();
+  return new ExecutionService(target || '127.0.0.1:50051', channel, { 'grpc.enable_http_proxy': 0 });
 }
 
-function metadata() {
+// Who calls: asked for each call anew, as a token is good for one.
+async function metadata() {
+  const { REXEC_KEY_FILE: keyFile, REXEC_CALLER: name } = process.env;
   const result = new grpc.Metadata();
-  if (process.env.REXEC_CALLER) {
-    result.set('authorization', `Bearer ${process.env.REXEC_CALLER}`);
-  }
+  const credential = keyFile ? await freshToken(keyFile) : name;
+  if (credential) result.set('authorization', `Bearer ${credential}`);
   return result;
 }
 
@@ -70,12 +75,12 @@ async function persist(attempt, progressed = () => false) {
 // The id is made here, once: when the reply is lost, the same call again cannot run the command twice.
 function exec(client, request) {
   const deadline = () => ({ deadline: Date.now() + 30_000 });
-  return persist(
-    () =>
-      new Promise((resolve, reject) => {
-        client.Exec(request, metadata(), deadline(), (error, reply) => (error ? reject(error) : resolve(reply)));
-      }),
-  );
+  return persist(async () => {
+    const caller = await metadata();
+    return new Promise((resolve, reject) => {
+      client.Exec(request, caller, deadline(), (error, reply) => (error ? reject(error) : resolve(reply)));
+    });
+  });
 }
 
 async function write(stream, data) {
@@ -103,7 +108,7 @@ async function follow(client, execId) {
     offsetBefore = offset;
     const call = client.Follow(
       { exec_id: execId, offset, heartbeat_interval: { seconds: HEARTBEAT_SECONDS } },
-      metadata(),
+      await metadata(),
     );
     const watchdog = setTimeout(() => call.cancel(), SILENCE_MS);
     try {
@@ -141,15 +146,16 @@ async function main(commandLine) {
     return REXEC_FAILED;
   }
   process.stdout.on('error', () => process.exit(REXEC_FAILED)); // nobody reads any more
-  const client = connect();
+  let client;
   try {
+    client = connect();
     const { execution } = await exec(client, { exec_id: randomUUID(), arguments: commandLine });
     return exitCode(await follow(client, execution.exec_id));
   } catch (error) {
     console.error(`follow: ${error.message}`);
     return REXEC_FAILED;
   } finally {
-    client.close();
+    client?.close();
   }
 }
 

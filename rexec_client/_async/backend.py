@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import grpc
 
 from rexec_client.channel import channel_options
+from rexec_client.tls import Tls
 
 if TYPE_CHECKING:
     from rexec.v1.execution_service_pb2 import FollowRequest, FollowResponse
@@ -19,9 +20,11 @@ FollowCall: TypeAlias = "grpc.aio.UnaryStreamCall[FollowRequest, FollowResponse]
 sleep = asyncio.sleep
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """A plaintext channel; it connects at its first call."""
-    return grpc.aio.insecure_channel(target, options=channel_options(target))
+def open_channel(target: str, tls: Tls | None) -> grpc.aio.Channel:
+    """A channel, in plaintext unless TLS is asked for; it connects at its first call."""
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=channel_options(target))
+    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(*tls.read()), options=channel_options(target))
 
 
 class Background:

@@ -15,6 +15,7 @@ from rexec_client.backoff import Backoff
 from rexec_client.credentials import Credentials
 from rexec_client.errors import CallError, DeadlineError, UnavailableError
 from rexec_client.status import call_error
+from rexec_client.tls import Tls
 
 if TYPE_CHECKING:
     from rexec.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub
@@ -28,11 +29,14 @@ ResponseT = TypeVar("ResponseT")
 class AsyncRpc:
     """Every gRPC call of a client goes through here."""
 
-    def __init__(self, target: str, credentials: Credentials, *, timeout: float, patience: float) -> None:
+    def __init__(
+        self, target: str, credentials: Credentials, *, timeout: float, patience: float, tls: Tls | None = None
+    ) -> None:
         self.target = target
         self.timeout = timeout
         self.patience = patience
         self._credentials = credentials
+        self._tls = tls
         self._lock = threading.Lock()
         self._channel: grpc.aio.Channel | None = None
 
@@ -41,7 +45,7 @@ class AsyncRpc:
         # At the first call, not before: a channel must belong to the loop that uses it, and must not be forked.
         with self._lock:
             if self._channel is None:
-                self._channel = backend.open_channel(self.target)
+                self._channel = backend.open_channel(self.target, self._tls)
                 self._stub = ExecutionServiceStub(self._channel)
             return self._stub
 

@@ -12,6 +12,7 @@ import grpc
 from rexec.v1.execution_service_pb2 import FollowResponse
 
 from rexec_client.channel import channel_options
+from rexec_client.tls import Tls
 
 sleep = time.sleep
 
@@ -22,9 +23,11 @@ class FollowCall(Iterator[FollowResponse], Protocol):
     def cancel(self) -> object: ...
 
 
-def open_channel(target: str) -> grpc.Channel:
-    """A plaintext channel; it connects at its first call."""
-    return grpc.insecure_channel(target, options=channel_options(target))
+def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
+    """A channel, in plaintext unless TLS is asked for; it connects at its first call."""
+    if tls is None:
+        return grpc.insecure_channel(target, options=channel_options(target))
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(*tls.read()), options=channel_options(target))
 
 
 class Background:

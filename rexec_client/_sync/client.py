@@ -15,12 +15,12 @@ from rexec_client._sync import backend
 from rexec_client._sync.handle import ExecutionHandle
 from rexec_client._sync.output import OutputStream
 from rexec_client._sync.rpc import Rpc
-from rexec_client.channel import resolve_target
-from rexec_client.credentials import Credentials, anonymous, bearer
+from rexec_client.connection import resolve
+from rexec_client.credentials import Credentials
 from rexec_client.errors import CallError, RexecError, StdinClosedError
 from rexec_client.output import Gap, OutputChunk
 from rexec_client.requests import INLINE_INPUT, ExecOptions, exec_request, input_bytes
-from rexec_client.results import Arguments, CompletedExecution, complete
+from rexec_client.results import Arguments, CompletedExecution, StrPath, complete
 
 # Seconds for which `run` lets the server wait for the end: a command shorter than that needs one call in all.
 RUN_WAIT = 10.0
@@ -32,6 +32,12 @@ class Client:
         with Client("127.0.0.1:50051") as client:
             result = client.run(["uname", "-r"], check=True)
 
+    A server in production asks for a proof of the caller: a key, from which each call gets a fresh token, or a
+    client certificate.
+
+        Client("build7.example.org:50051", key_file="alice.jwk", ca="authority.pem")
+        Client("build7.example.org:50052", cert="alice.pem", key="alice-key.pem", ca="authority.pem")
+
     Losing the client, the connection or the server never touches a command. Every method may raise
     UnauthenticatedError, PermissionDeniedError, UnavailableError, DeadlineError and ResourceExhaustedError
     beside what it names itself.
@@ -42,6 +48,12 @@ class Client:
         target: str | None = None,
         *,
         caller: str | None = None,
+        key_file: StrPath | None = None,
+        audience: str | None = None,
+        ca: StrPath | None = None,
+        cert: StrPath | None = None,
+        key: StrPath | None = None,
+        tls: bool | None = None,
         credentials: Credentials | None = None,
         timeout: float = 30.0,
         retry_timeout: float = 15.0,
@@ -49,18 +61,33 @@ class Client:
     ) -> None:
         """Say where and as whom; nothing is sent yet.
 
+        What is left out of the first seven is taken from $REXEC_TARGET, $REXEC_CALLER, $REXEC_KEY_FILE and so on.
+
         Args:
-            target: `host:port` or `unix:PATH`; otherwise $REXEC_TARGET, otherwise 127.0.0.1:50051.
-            caller: one's name for a server in --dev mode.
-            credentials: called for the metadata of each call, instead of `caller`.
+            target: `host:port` or `unix:PATH`; 127.0.0.1:50051 when nobody says.
+            caller: one's name: to a server in --dev mode it is enough; a key file may leave it out.
+            key_file: a caller's key, as `rexec-server keys new` writes it: each call gets a fresh token.
+            audience: the name of the server, for its tokens; otherwise the one in the key file.
+            ca: the authorities to trust, in PEM; otherwise the system's. This, `cert` or tls=True make it TLS.
+            cert: a client certificate, in PEM, with `key`.
+            key: the certificate's key, in PEM.
+            tls: True for TLS without any of these; False for none, whatever the environment says.
+            credentials: called for the metadata of each call, instead of `caller` and `key_file`.
             timeout: seconds for the answer to one call, beyond any waiting that it asks for.
             retry_timeout: seconds for which starting a command is tried again when the server does not answer.
             reconnect_timeout: seconds without progress after which a lost output stream is given up.
+
+        Raises:
+            CredentialsError: a file cannot be used, or a token would cross a network without TLS.
+            TypeError: what is given contradicts itself.
         """
-        if caller and credentials:
-            raise TypeError("caller= names a caller, credentials= proves one: give one of them")
-        credentials = credentials or (bearer(caller) if caller else anonymous)
-        self._rpc = Rpc(resolve_target(target), credentials, timeout=timeout, patience=retry_timeout)
+        connection = resolve(
+            target, caller=caller, key_file=key_file, audience=audience, ca=ca, cert=cert, key=key, tls=tls,
+            credentials=credentials,
+        )  # fmt: skip
+        self._rpc = Rpc(
+            connection.target, connection.credentials, tls=connection.tls, timeout=timeout, patience=retry_timeout
+        )
         self._reconnect_timeout = reconnect_timeout
 
     @property

@@ -16,6 +16,7 @@ from rexec_client.backoff import Backoff
 from rexec_client.credentials import Credentials
 from rexec_client.errors import CallError, DeadlineError, UnavailableError
 from rexec_client.status import call_error
+from rexec_client.tls import Tls
 
 if TYPE_CHECKING:
     from rexec.v1.execution_service_pb2_grpc import ExecutionServiceStub
@@ -29,11 +30,14 @@ ResponseT = TypeVar("ResponseT")
 class Rpc:
     """Every gRPC call of a client goes through here."""
 
-    def __init__(self, target: str, credentials: Credentials, *, timeout: float, patience: float) -> None:
+    def __init__(
+        self, target: str, credentials: Credentials, *, timeout: float, patience: float, tls: Tls | None = None
+    ) -> None:
         self.target = target
         self.timeout = timeout
         self.patience = patience
         self._credentials = credentials
+        self._tls = tls
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
 
@@ -42,7 +46,7 @@ class Rpc:
         # At the first call, not before: a channel must belong to the loop that uses it, and must not be forked.
         with self._lock:
             if self._channel is None:
-                self._channel = backend.open_channel(self.target)
+                self._channel = backend.open_channel(self.target, self._tls)
                 self._stub = ExecutionServiceStub(self._channel)
             return self._stub
 

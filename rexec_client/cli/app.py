@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import Any
 
 import click
 
+from rexec_client.cli.connection_options import connection_options, settings_of
 from rexec_client.cli.exit_status import FAILED, INTERRUPTED, NOBODY_READS
-from rexec_client.cli.settings import Settings
 from rexec_client.cli.telling import hush_stdout, tell
 from rexec_client.errors import RexecError, UnavailableError
 from rexec_client.version import __version__
 
 # In the order in which a newcomer meets them.
-COMMANDS = ("run", "exec", "poll", "follow", "list", "signal", "cancel", "delete", "info", "completion")
+COMMANDS = ("run", "exec", "poll", "follow", "list", "signal", "cancel", "delete", "info", "token", "completion")
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -33,11 +34,10 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings=HELP)
-@click.option("--target", envvar="REXEC_TARGET", metavar="ADDR", help="Server: host:port or unix:PATH.  [REXEC_TARGET]")
-@click.option("--caller", envvar="REXEC_CALLER", metavar="NAME", help="Who you are, to a --dev server.  [REXEC_CALLER]")
+@connection_options
 @click.version_option(__version__, "--version", message="rexec %(version)s")
 @click.pass_context
-def app(ctx: click.Context, target: str | None, caller: str | None) -> None:
+def app(ctx: click.Context, /, **options: Any) -> None:
     """Run commands on a machine somewhere else, and never lose a result.
 
     \b
@@ -45,7 +45,7 @@ def app(ctx: click.Context, target: str | None, caller: str | None) -> None:
       rexec exec -- make nightly    start it and print its id
       rexec follow ID               see its output, now or later
     """
-    ctx.obj = Settings(target, caller)
+    ctx.obj = settings_of(ctx, options)
 
 
 def run_app(arguments: list[str]) -> int:

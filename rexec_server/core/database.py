@@ -104,9 +104,10 @@ class Database:
         except (sqlite3.Error, Unavailable) as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            why = error.message if isinstance(error, Unavailable) else f"the index cannot be written: {error}"
             for job in jobs:
                 if job.awaited:
-                    job.future.set_exception(Unavailable(f"the index cannot be written: {error}"))
+                    job.future.set_exception(Unavailable(why))
             return [job for job in jobs if not job.awaited]
         for job, (result, problem) in zip(jobs, outcomes, strict=True):
             if job.awaited and problem is not None:

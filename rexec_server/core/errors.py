@@ -15,6 +15,7 @@ RexecError
 ├── OutOfRange             an offset beyond the end
 ├── NotServed              no such method
 ├── Exhausted              a limit is reached; later it may not be
+│   └── RateLimited        too often in too short a time
 └── Unavailable            the service cannot answer now
 """
 
@@ -131,6 +132,12 @@ class Exhausted(RexecError):
         super().__init__(message)
         self.subject = subject
         self.retry_after = retry_after
+
+
+class RateLimited(Exhausted):
+    """Asked too often. Nothing else is in the way: `retry_after` is when it will do."""
+
+    reason = "RATE_LIMITED"
 
 
 class Unavailable(RexecError):

@@ -13,7 +13,7 @@ class Origin:
     """
 
     method: str = "dev"  # "dev", "token", "certificate", or "certificate+token"
-    key_id: str = ""  # of the token's key
+    key_id: str = ""  # of the token's key; without a token, the certificate's name
     token_id: str = ""
     token_expiry: int = 0
     peer: str = ""  # as gRPC names it, such as ipv4:10.0.0.7:40212

@@ -20,7 +20,7 @@ class Held(Exception):
 
 def hold(path: str, dir_fd: int | None = None) -> int:
     """Takes the file for the life of this process, and writes our pid into it. Returns the lock. Held, OSError."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=dir_fd)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=dir_fd)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -19,11 +19,12 @@ TOKEN_GRACE_NS = 120 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """How many executions may run at once; None: as many as may at all."""
+    """How many executions may run at once; None: as many as may at all. And how many tokens are remembered."""
 
     all: int
     caller: int | None = None
     rule: int | None = None
+    tokens: int = MAX_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Reservation:
             return existing
         self._check_group(db)
         self._check_running(db, ceilings)
-        self._use_token(db)
+        self._use_token(db, ceilings.tokens)
         db.execute(
             "INSERT INTO execution (caller, exec_id, name, digest, state, request, exclusive_group, create_time)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -96,13 +97,13 @@ class Reservation:
             raise TokenUsed
         return find_row(db, Key(self.key.caller, used["exec_id"]))
 
-    def _use_token(self, db: sqlite3.Connection) -> None:
+    def _use_token(self, db: sqlite3.Connection, most: int) -> None:
         origin = self.origin
         if not origin.token_id:
             return
         # Not COUNT(*), which would look at each of them each time; rowids only grow.
         newest, oldest = db.execute("SELECT MAX(rowid), MIN(rowid) FROM used_token").fetchone()
-        if newest is not None and newest - oldest >= MAX_TOKENS:
+        if newest is not None and newest - oldest + 1 >= most:
             raise Exhausted("used tokens", "too many tokens were used lately to remember another", 10.0)
         db.execute(
             "INSERT INTO used_token (caller, token_id, exec_id, digest, expire_time) VALUES (?, ?, ?, ?, ?)",

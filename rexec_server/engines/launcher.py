@@ -14,11 +14,14 @@ PAUSE_SECONDS = 1.0
 
 
 class RunnerLauncher:
-    """Starts a runner that outlives the server: the one-user mode, in which nothing else does it."""
+    """Starts a runner that outlives the server: the one-user mode, in which nothing else does it.
 
-    def __init__(self, state_dir: str, idle_exit: float) -> None:
+    idle_exit: seconds. dev: let debuggers of the same user look at it.
+    """
+
+    def __init__(self, state_dir: str, idle_exit: float, dev: bool) -> None:
         self._state_dir = state_dir
-        self._idle_exit = idle_exit
+        self._flags = ["--idle-exit", str(idle_exit), *(["--dev"] if dev else [])]
         self._pid = 0
         self._not_before = 0.0
 
@@ -43,7 +46,7 @@ class RunnerLauncher:
         try:
             self._pid = os.posix_spawn(
                 sys.executable,
-                [*arguments, "--idle-exit", str(self._idle_exit)],
+                [*arguments, *self._flags],
                 os.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

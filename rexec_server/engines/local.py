@@ -78,7 +78,10 @@ class LocalEngine:
         return StdinProgress(answer["bytes_written"], answer["open"], answer["error"])
 
     def features(self) -> list[str]:
-        return ["cgroup"] if self._info.get("cgroup") else []
+        """What the runner can do here: `cgroup` and its controllers (`cgroup.memory`, say), and `run_as`."""
+        cgroup = ["cgroup"] if self._info.get("cgroup") else []
+        controllers = [f"cgroup.{name}" for name in self._info.get("controllers", ())]
+        return [*cgroup, *controllers, *(["run_as"] if self._info.get("uid") == 0 else [])]
 
     async def close(self) -> None:
         if self._runner:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from flask import Flask
 
+from rexec_client.tls import Tls
 from rexec_server.gateway import problems
+from rexec_server.gateway.credential import Credentials
 from rexec_server.gateway.guard import Guard
 from rexec_server.gateway.modes import Modes
 from rexec_server.gateway.page import page
@@ -25,16 +27,29 @@ class Gateway:
     streams: Streams
 
 
-def create(target: str, names: frozenset[str], *, any_address: bool, max_streams: int) -> Gateway:
-    """A gateway to the server at `target`. It answers only to its own names."""
+def create(
+    target: str,
+    names: frozenset[str],
+    *,
+    any_address: bool,
+    max_streams: int,
+    tls: Tls | None = None,
+    credential_required: bool = False,
+) -> Gateway:
+    """A gateway to the server at `target`. It answers only to its own names.
+
+    tls: how it reaches the server; None: in plaintext.
+    credential_required: who shows none is answered without asking the server.
+    """
     app = Flask("rexec_server.gateway")
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # nobody is told what other origins may do: they may do nothing
     app.url_map.merge_slashes = False  # it would redirect, and put a token into a Location header
     app.json.sort_keys = False  # type: ignore[attr-defined]  # as they were written: mode first
-    upstream, streams = Upstream(target), Streams(max_streams)
+    upstream, streams = Upstream(target, tls), Streams(max_streams)
+    credentials = Credentials(credential_required)
     Guard(names, any_address).install(app)
     problems.install(app)
     app.register_blueprint(page)
-    app.register_blueprint(Modes(upstream, streams, Seen()).blueprint())
-    app.register_blueprint(V1(upstream, streams).blueprint())
+    app.register_blueprint(Modes(upstream, streams, Seen(), credentials).blueprint())
+    app.register_blueprint(V1(upstream, streams, credentials).blueprint())
     return Gateway(app, upstream, streams)

@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
 
+from rexec_server.gateway.listener import LOOPBACK_NAMES, is_loopback
+from rexec_server.gateway.log import method_name
 from rexec_server.gateway.problems import Problem
 
 _access = logging.getLogger("rexec.gateway.access")
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 _TRUSTED_SITES = ("same-origin", "none")
 # What is the same for everybody: these may be linked to, and HEAD means what it says.
@@ -38,7 +39,7 @@ _HEADERS = {
 def own_names(host: str, extra: tuple[str, ...]) -> frozenset[str]:
     """The host names under which a gateway that listens on `host` may be addressed."""
     names = {name.lower() for name in extra}
-    if host in LOOPBACK_NAMES or _is_loopback(host):
+    if is_loopback(host):
         return frozenset(names | LOOPBACK_NAMES | {host})
     if _is_address(host):
         names |= {socket.gethostname().lower(), socket.getfqdn().lower(), *LOOPBACK_NAMES}
@@ -89,7 +90,8 @@ def _finish(response: Response) -> Response:
     # The pattern, not the path: a path may carry a token.
     rule = request.url_rule.rule if request.url_rule else "?"
     took = (time.monotonic() - g.get("began", time.monotonic())) * 1000
-    _access.info("%s %s %s %s %.1f ms", request.remote_addr, request.method, rule, response.status_code, took)
+    method = method_name(request.method)
+    _access.info("%s %s %s %s %.1f ms", request.remote_addr, method, rule, response.status_code, took)
     return response
 
 
@@ -99,7 +101,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    return _is_address(host) and ipaddress.ip_address(host).is_loopback

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 # Connections that the kernel keeps waiting; the distribution may allow fewer (net.core.somaxconn).
 BACKLOG = 2048
 
@@ -16,6 +18,14 @@ def listen(address: str) -> socket.socket:
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in LOOPBACK_NAMES
 
 
 def url(listener: socket.socket, *, tls: bool) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +19,7 @@ from rexec_client.errors import BusyError, NotFoundError, ResourceExhaustedError
 from rexec_client.executions import is_ended, reason_name
 from rexec_server.gateway import body
 from rexec_server.gateway.command import exec_request
+from rexec_server.gateway.credential import Credentials, exec_id_for
 from rexec_server.gateway.problems import Problem
 from rexec_server.gateway.resume import start_offset
 from rexec_server.gateway.seen import News, Seen, news
@@ -37,8 +36,8 @@ POLL_BYTES = 64 * 1024
 # A command this young, of which nothing is known yet, is waited for: `echo hi` polled at once gives its output.
 YOUNG_SECONDS, FIRST_WAIT_SECONDS = 1.0, 0.5
 HEARTBEAT_SECONDS = 10
-# A name in --dev, a token in production. No slash, no space, nothing that is more than a segment of a path.
-_UUID = re.compile(r"[A-Za-z0-9_~:@+=-][A-Za-z0-9._~:@+=-]{0,4095}")
+# The server's word for "too often", which is not "busy": it says when to try again.
+TOO_OFTEN = "RATE_LIMITED"
 
 Answer = dict[str, Any]
 
@@ -50,6 +49,7 @@ class Modes:
     upstream: Upstream
     streams: Streams
     seen: Seen
+    credentials: Credentials
 
     def blueprint(self) -> Blueprint:
         modes = Blueprint("modes", __name__, url_prefix="/api")
@@ -71,16 +71,17 @@ class Modes:
         if request.method not in methods:
             allowed = " or ".join(methods)
             raise Problem(405, f"{mode} is asked with {allowed}", headers={"Allow": ", ".join(methods)})
-        if not _UUID.fullmatch(uuid):
-            raise Problem(400, "the uuid is 1 to 4096 letters, digits and ._~:@+=- and does not start with a dot")
-        credential.set(f"Bearer {uuid}")
+        credential.set(self.credentials.in_path(uuid))
         return answer(uuid)
 
     def exec(self, _: str) -> Answer:
-        wanted = exec_request(body.read_object(BODY_BYTES), uuid.uuid4().hex, GROUP)
+        wanted = exec_request(body.read_object(BODY_BYTES), exec_id_for(credential.get()), GROUP)
         try:
             execution = self.upstream.exec(wanted).execution
-        except (BusyError, ResourceExhaustedError):  # one's own command runs, or as many as may: later it can be tried
+        except (BusyError, ResourceExhaustedError) as error:
+            if error.reason == TOO_OFTEN:
+                raise
+            # One's own command runs, or as many as may: later it can be tried.
             return {"mode": "exec", "status": "busy"}
         return {"mode": "exec", "status": "accepted", "exec_id": execution.exec_id}
 

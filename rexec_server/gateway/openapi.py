@@ -20,7 +20,7 @@ _CODES = {
     403: "Not allowed, or asked by a page of another origin.",
     404: "There is none, or it is another caller's: the two look alike.",
     405: "Not with this method; Allow says with which.",
-    409: "The id belongs to another request.",
+    409: "The id, or the token, has started another command.",
     413: "The body is too large.",
     415: "The body is not application/json.",
     429: "A limit is reached; Retry-After says when to try again.",
@@ -34,7 +34,14 @@ _STREAM = (
     "message as data and the resume point as id; heartbeats are comments; a stream that cannot go on ends with the "
     "event `failure`. A stream without `end` is unfinished: ask again with the last id in Last-Event-ID."
 )
-_UUID: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_~:@+=-][A-Za-z0-9._~:@+=-]{0,254}$"}
+_UUID: Schema = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9_~:@+=-][A-Za-z0-9._~:@+=-]{0,4095}$",
+    "description": "The credential: with --dev the caller's name, otherwise a token. A token starts one command: asked "
+    "again, exec answers with the same exec_id. Or `-` beside an Authorization header, which then is the credential; "
+    "beside any other uuid that header must say the same.",
+}
+_BEARER = "A token: a compact JWE made with the caller's key. With --dev the caller's name, and none is `dev`."
 _ANY_OBJECT: Schema = {"type": "object"}
 
 
@@ -56,7 +63,7 @@ def document() -> dict[str, Any]:
         "paths": {**_v1_paths(), **_mode_paths()},
         "components": {
             "schemas": {**components, "Error": _ERROR, "ModeError": _MODE_ERROR, **_MODE_ANSWERS},
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}},
         },
     }
 

@@ -36,6 +36,10 @@ _CODE_OF_HTTP = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOU
 _CODE_OF_HTTP |= {405: "UNIMPLEMENTED", 500: "INTERNAL", 503: "UNAVAILABLE"}
 
 RETRY_AFTER = 1.0
+# Always the same, whatever the server said: who has no credential learns nothing from what was wrong with it.
+_UNAUTHENTICATED = (
+    "no credential, or not a good one; it goes into the header Authorization: Bearer ..., or is the uuid in the path"
+)
 _DETAIL = "type.googleapis.com/google.rpc."
 
 
@@ -58,7 +62,7 @@ class Problem(Exception):
         self.code = code or _CODE_OF_HTTP.get(http, "INVALID_ARGUMENT")
         self.details = details or []
         self.headers = headers or {}
-        if retry_after is None and http == 503:
+        if retry_after is None and http in (429, 503):
             retry_after = RETRY_AFTER
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
@@ -82,13 +86,17 @@ def asked_mode() -> str:
 def from_call(error: CallError) -> Problem:
     """What the server said, for HTTP."""
     http = HTTP_STATUS.get(error.code, BROKEN_BEHIND)
+    if http == 401:
+        return unauthenticated()
     message = str(error)
     if error.code == "UNAVAILABLE" and not error.reason:  # gRPC's own words are for its developers
         message = "the rexec server does not answer; try again"
-    headers = {"WWW-Authenticate": "Bearer"} if http == 401 else {}
-    return Problem(
-        http, message, code=error.code, details=_details(error), retry_after=error.retry_after, headers=headers
-    )
+    return Problem(http, message, code=error.code, details=_details(error), retry_after=error.retry_after)
+
+
+def unauthenticated() -> Problem:
+    """Nobody is known to ask."""
+    return Problem(401, _UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"})
 
 
 def install(app: Flask) -> None:

@@ -13,6 +13,7 @@ from rexec.v1.execution_pb2 import Execution
 from rexec_client._sync.follow import Follow
 from rexec_client._sync.rpc import Rpc
 from rexec_client.credentials import Metadata
+from rexec_client.tls import Tls
 
 CALL_SECONDS = 10.0
 # A command that does not read its input holds a worker for this long; the caller then learns how far it got.
@@ -34,8 +35,8 @@ def _metadata() -> Metadata:
 class Upstream:
     """`rexec.v1.ExecutionService` as the current caller. Every method may raise any CallError."""
 
-    def __init__(self, target: str) -> None:
-        self._rpc = Rpc(target, _metadata, timeout=CALL_SECONDS, patience=0)
+    def __init__(self, target: str, tls: Tls | None = None) -> None:
+        self._rpc = Rpc(target, _metadata, timeout=CALL_SECONDS, patience=0, tls=tls)
         self._tail_lines = 0
         self._tail_lines_until = 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import socket
 import ssl
@@ -11,12 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.server import HeaderReader, HTTPConnection, HTTPRequest
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from cheroot.wsgi import Server
 from flask import Flask
 
 from rexec_server.gateway.listener import BACKLOG
+
+_log = logging.getLogger("rexec.gateway.web")
 
 # Workers beside those that streams may hold. More would only wait for each other: Python runs one at a time.
 SPARE_WORKERS = 32
@@ -29,6 +32,8 @@ LARGEST_BODY = 8 * 1024 * 1024
 # How long a request may take to arrive, and an answer to be taken, piece by piece.
 SOCKET_SECONDS = 10
 STOP_SECONDS = 5
+# Who sends one of these twice means two readers to read two things.
+_ONCE = frozenset({b"Authorization", b"Content-Length", b"Content-Type", b"Host", b"Last-Event-Id", b"Origin"})
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,10 @@ class WebServer(Server):
         self.socket = self._listener
         return self._listener
 
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        """To our log, which knows what must not be in it. A connection that broke is not worth a traceback."""
+        _log.log(level, "%s", msg, exc_info=traceback and level >= logging.ERROR)
+
     def process_conn(self, conn: Any) -> None:
         """Gives a connection to a worker, once there is something to read from it.
 
@@ -84,8 +93,30 @@ class WebServer(Server):
             _turn_away(conn)
 
 
+class _Headers(dict[bytes, bytes]):
+    """Headers as they come in. ValueError, which becomes a 400, when one comes again that may not."""
+
+    def __setitem__(self, name: bytes, value: bytes) -> None:
+        if name in _ONCE and name in self:
+            raise ValueError(f"the header {name.decode()} is given more than once")
+        super().__setitem__(name, value)
+
+
+class _Reader(HeaderReader):
+    """Leaves out what has an underscore: WSGI would take Sec_Fetch_Site for Sec-Fetch-Site."""
+
+    def _allow_header(self, key_name: bytes) -> bool:
+        return b"_" not in key_name
+
+
 class _Request(HTTPRequest):
     """A request whose errors, those before any application, are JSON too."""
+
+    header_reader = _Reader()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.inheaders = _Headers()
 
     def parse_request(self) -> None:
         super().parse_request()
@@ -138,6 +169,7 @@ def _error(status: str, message: str, mode: dict[str, str] | None = None) -> byt
     body = json.dumps({**(mode or {}), "status": "error", "error": message.strip()}).encode()
     retry = "Retry-After: 1\r\n" if status.startswith("503") else ""
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    head += "Cache-Control: no-store\r\nReferrer-Policy: no-referrer\r\nX-Content-Type-Options: nosniff\r\n"
     return f"{head}{retry}Connection: close\r\n\r\n".encode() + body
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 _RATE = re.compile(r"([1-9][0-9]{0,8})/(s|m|h|d)", re.ASCII)
+# Who comes back after exactly the time that was told is let in, whatever floating point makes of it.
+_ROUNDING = 1e-6
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -44,8 +46,8 @@ class Buckets:
         now, per_second = self._clock(), self._rate.times / self._rate.seconds
         level, at = self._levels.pop(key, (float(self._rate.times), now))
         level = min(self._rate.times, level + (now - at) * per_second)
-        allowed = level >= 1
-        self._levels[key] = (level - 1 if allowed else level, now)
+        allowed = level >= 1 - _ROUNDING
+        self._levels[key] = (max(0.0, level - 1) if allowed else level, now)
         if len(self._levels) > self._most:
             self._levels.popitem(last=False)
         return 0.0 if allowed else (1 - level) / per_second

@@ -13,6 +13,7 @@ from grpc.aio import ServerInterceptor
 
 from rexec_server.core.errors import InvalidRequest, NotServed, Unauthenticated, Unavailable
 from rexec_server.policy.caller import Authenticator, Caller, Presented
+from rexec_server.policy.limits import CallLimits
 from rexec_server.rpc.errors import abort
 from rexec_server.rpc.rights import RIGHTS, Right, check
 
@@ -29,8 +30,9 @@ def current_caller() -> Caller:
 class CallInterceptor(ServerInterceptor):
     """Authenticates each call of every service, refuses them while draining, and ends failed ones with their status."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, limits: CallLimits) -> None:
         self._authenticator = authenticator
+        self._limits = limits
         self.draining = False
 
     async def intercept_service(
@@ -61,6 +63,7 @@ class CallInterceptor(ServerInterceptor):
         if self.draining:
             raise Unavailable("the server is stopping")
         caller = self._authenticator.authenticate(_presented(context))
+        self._limits.take(caller)
         _caller.set(caller)
         return caller
 
@@ -111,7 +114,7 @@ def _presented(context: Context) -> Presented:
     verified = context.auth_context()
     uris = None
     if verified.get("transport_security_type") and "x509_pem_cert" in verified:
-        uris = tuple(uri.decode() for uri in verified.get("peer_uri", ()))
+        uris = tuple(uri.decode(errors="replace") for uri in verified.get("peer_uri", ()))
     return Presented(
         authorization=tuple(
             value if isinstance(value, str) else value.decode(errors="replace")

@@ -8,10 +8,10 @@ from grpc_reflection.v1alpha import reflection
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
-from rexec_server.policy.caller import Authenticator
 from rexec_server.rpc.auth import CallInterceptor
 from rexec_server.rpc.follow import Drain
 from rexec_server.rpc.servicer import ExecutionServicer
+from rexec_server.rpc.tls import ServerTls
 
 SERVICE = api.DESCRIPTOR.services_by_name["ExecutionService"].full_name
 
@@ -35,10 +35,10 @@ class RpcServer:
     """Serves until `drain`. Followers are ended first, so that stopping does not wait for the slowest of them."""
 
     def __init__(
-        self, servicer: ExecutionServicer, drain: Drain, authenticator: Authenticator, channelz_on: bool
+        self, servicer: ExecutionServicer, drain: Drain, interceptor: CallInterceptor, channelz_on: bool
     ) -> None:
         self._drain = drain
-        self._interceptor = CallInterceptor(authenticator)
+        self._interceptor = interceptor
         self._server = grpc.aio.server(interceptors=[self._interceptor], options=OPTIONS)
         self._health = health.aio.HealthServicer()
         api_grpc.add_ExecutionServiceServicer_to_server(servicer, self._server)
@@ -51,9 +51,11 @@ class RpcServer:
             names.append("grpc.channelz.v1.Channelz")
         reflection.enable_server_reflection(names, self._server)
 
-    def listen(self, address: str) -> int:
+    def listen(self, address: str, tls: ServerTls | None = None) -> int:
         """Binds an address, `host:port` or `unix:PATH`, and returns the port. OSError when it is taken."""
         try:
+            if tls:
+                return self._server.add_secure_port(address, tls.credentials())
             return self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: is it in use?") from error

@@ -24,6 +24,7 @@ from rexec_server.core.spool import Channel
 from rexec_server.core.text import TextView
 from rexec_server.policy.admission import Admission
 from rexec_server.policy.caller import Caller, listed_owner, owner
+from rexec_server.policy.recorder import Recorder
 from rexec_server.rpc import convert
 from rexec_server.rpc.auth import current_caller
 from rexec_server.rpc.follow import Drain, Follower
@@ -59,9 +60,12 @@ class ServerFacts:
 class ExecutionServicer(api_grpc.ExecutionServiceServicer):
     """`rexec.v1.ExecutionService`; the errors of each call are in the .proto beside it."""
 
-    def __init__(self, executions: Executions, admission: Admission, facts: ServerFacts, drain: Drain) -> None:
+    def __init__(
+        self, executions: Executions, admission: Admission, recorder: Recorder, facts: ServerFacts, drain: Drain
+    ) -> None:
         self._executions = executions
         self._admission = admission
+        self._recorder = recorder
         self._facts = facts
         self._drain = drain
 
@@ -141,11 +145,13 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             raise InvalidRequest("scope", f"{request.scope} is no scope; SIGNAL_SCOPE_GROUP and _LEADER are")
         entry = await self._find(request.caller, request.exec_id)
         await self._executions.signal(entry, request.signal, request.scope != api.SIGNAL_SCOPE_LEADER)
+        self._record("signalled", entry, signal=request.signal)
         return api.SignalResponse(execution=convert.execution(entry.snapshot()))
 
     async def Cancel(self, request: api.CancelRequest, context: Context) -> api.CancelResponse:  # noqa: N802
         entry = await self._find(request.caller, request.exec_id)
         await self._executions.cancel(entry, convert.seconds(request, "kill_grace"))
+        self._record("cancelled", entry)
         return api.CancelResponse(execution=convert.execution(entry.snapshot()))
 
     async def WriteStdin(  # noqa: N802
@@ -158,7 +164,9 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         return api.WriteStdinResponse(stdin=convert.stdin_status(entry.snapshot().stdin))
 
     async def Delete(self, request: api.DeleteRequest, context: Context) -> api.DeleteResponse:  # noqa: N802
-        await self._executions.delete(await self._find("", request.exec_id))
+        entry = await self._find("", request.exec_id)
+        await self._executions.delete(entry)
+        self._record("deleted", entry)
         return api.DeleteResponse()
 
     async def GetServerInfo(  # noqa: N802
@@ -184,13 +192,18 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         try:
             command.check()
             grant = self._admission.admit(caller, command)
-        except (NotAllowed, Exhausted):
+        except (NotAllowed, Exhausted) as error:
             # It may be the retry of what was allowed before: that is to be answered, whatever is allowed by now.
             entry = await self._executions.repeated(key, command, caller.origin)
             if entry is None:
+                shown = {"arguments": list(command.arguments), "shell": command.shell}
+                self._recorder.event("denied", caller, exec_id=exec_id, **shown, reason=error.message)
                 raise
             return entry, True
         return await self._executions.exec(key, command, grant, caller.origin)
+
+    def _record(self, event: str, entry: Entry, **facts: object) -> None:
+        self._recorder.event(event, current_caller(), owner=entry.key.caller, exec_id=entry.key.exec_id, **facts)
 
     async def _find(self, requested: str, exec_id: str) -> Entry:
         """The execution that a call means, if its caller may know of it."""

@@ -11,10 +11,11 @@ import sys
 from typing import NoReturn
 
 from rexec_server.core import pid_file
-from rexec_server.core.spool import SPOOL
+from rexec_server.process import become_undumpable
 from rexec_server.runner import cgroup, linux
 from rexec_server.runner.heritage import Heritage
 from rexec_server.runner.runner import Runner
+from rexec_server.runner.server_user import ServerUser, open_state_dir
 from rexec_server.runner.shim import Site
 
 # sysexits.h: the configuration does not allow to start.
@@ -23,22 +24,19 @@ EX_CONFIG = 78
 
 def main() -> None:
     options = _parse(sys.argv[1:])
-    try:
-        state_dir = _open_state_dir(options.state_dir)
-        pid_file.hold("runner.pid", dir_fd=state_dir)
-    except pid_file.Held as other:
-        _refuse(f"another runner (pid {other.pid}) serves {options.state_dir}")
-    except OSError as error:
-        _refuse(f"cannot use {options.state_dir}: {error.strerror or error}")
+    if not options.dev:
+        become_undumpable()
+    heritage = Heritage.put_aside()
+    server = _server_user(options.server_user)
+    state_dir = _open_state_dir(options.state_dir, server)
     os.chdir("/")
-    os.umask(0o027)
     linux.set_process_name("rexec-runner")
     linux.become_subreaper()
     site = Site(
-        cgroup_base=None if options.no_cgroup else cgroup.find_delegated(),
+        delegation=None if options.no_cgroup else cgroup.find_delegation(),
         boot_id=linux.boot_id(),
-        trusted_uids=frozenset({os.getuid(), *options.server_uid}),
-        heritage=Heritage.put_aside(),
+        trusted_uids=frozenset({os.getuid(), *options.server_uid, *([server.uid] if server else [])}),
+        heritage=heritage,
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
@@ -52,18 +50,45 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rexec-runner", description="Owns the commands that rexec-server starts.")
     parser.add_argument("--state-dir", required=True, metavar="DIR", help="the server's state directory")
     parser.add_argument(
-        "--server-uid", type=int, action="append", default=[], metavar="UID", help="a user whose server is trusted"
+        "--server-user", metavar="NAME|UID", help="the server's own user, for a runner that is root beside it"
     )
+    parser.add_argument("--server-uid", type=int, action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument(
         "--idle-exit", type=float, metavar="SECONDS", help="exit after this long without server and executions"
     )
     parser.add_argument("--no-cgroup", action="store_true", help="do not use a delegated cgroup")
+    parser.add_argument("--dev", action="store_true", help="let debuggers of the same user look at runner and shims")
     return parser.parse_args(arguments)
 
 
-def _open_state_dir(path: str) -> int:
-    os.makedirs(f"{path}/{SPOOL}", mode=0o750, exist_ok=True)
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _server_user(name: str | None) -> ServerUser | None:
+    """The user whose group is ours from here on; None when the server's user is ours."""
+    if name is None:
+        return None
+    try:
+        server = ServerUser.find(name)
+    except (KeyError, OverflowError):
+        _refuse(f"--server-user {name}: there is no such user; give the name or number of one that is there")
+    if server.uid == os.geteuid():
+        return None
+    try:
+        server.share_group()
+    except PermissionError:
+        _refuse(f"--server-user {name}: only a runner that is root can serve another user's server")
+    return server
+
+
+def _open_state_dir(path: str, server: ServerUser | None) -> int:
+    """Opens it, and takes it for the life of this process."""
+    try:
+        state_dir = open_state_dir(path, server)
+        os.umask(0o027)
+        pid_file.hold("runner.pid", dir_fd=state_dir)
+    except pid_file.Held as other:
+        _refuse(f"another runner (pid {other.pid}) serves {path}")
+    except OSError as error:
+        _refuse(f"cannot use {path}: {error.strerror or error}")
+    return state_dir
 
 
 def _refuse(why: str) -> NoReturn:

@@ -3,10 +3,43 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
+
+from rexec_server.core.launch import Confinement, Limits
+
+EXECUTIONS = "rexec"
+# Where the runner and its shims are: a cgroup with processes of its own may not have controllers for those below.
+LEAF = "rexec-runner"
+WANTED = ("memory", "pids", "cpu")
+# cpu.max is time per period, and the kernel's own period is this.
+_PERIOD_US = 100_000
 
 
-def find_delegated() -> str | None:
-    """The directory in which we may make cgroups, or None.
+class Delegation(NamedTuple):
+    """Where we may make cgroups, and what they can limit there, such as `memory`."""
+
+    base: str
+    controllers: tuple[str, ...]
+
+    @classmethod
+    def take(cls, path: str) -> Delegation | None:
+        """Makes a place for executions in a cgroup that is ours, with what controllers it has; None when it cannot be.
+
+        path: the directory of the runner's own cgroup.
+        """
+        parent = os.path.dirname(path) if os.path.basename(path) == LEAF else path
+        base = f"{parent}/{EXECUTIONS}"
+        try:
+            os.makedirs(base, exist_ok=True)
+        except OSError:
+            return None
+        if not os.path.exists(f"{base}/cgroup.kill"):
+            return None
+        return cls(base, _pass_down(parent, path, base))
+
+
+def find_delegation() -> Delegation | None:
+    """What is delegated to us, or None.
 
     Ours is our own cgroup: when it was given to our user, when its manager marked it as delegated
     (`Delegate=yes` sets user.delegate or trusted.delegate), or when it is the root and we are too.
@@ -17,15 +50,30 @@ def find_delegated() -> str | None:
     path = os.path.normpath(f"{mount}/{own}")
     if not os.access(f"{path}/cgroup.procs", os.W_OK) or not (_is_delegated(path) or own == "/"):
         return None
-    base = f"{path}/rexec"
+    return Delegation.take(path)
+
+
+def _pass_down(parent: str, own: str, base: str) -> tuple[str, ...]:
+    """Gives the wanted controllers of `parent` to the executions' cgroups; returns those that they have now."""
+    there = [name for name in WANTED if name in _read_words(f"{parent}/cgroup.controllers")]
+    if not there:
+        return ()
+    order = " ".join(f"+{name}" for name in there)
     try:
-        os.makedirs(base, exist_ok=True)
-    except OSError:
-        return None
-    return base if os.path.exists(f"{base}/cgroup.kill") else None
+        # The root alone may have both, controllers to pass down and processes.
+        if own == parent and os.path.exists(f"{parent}/cgroup.type"):
+            os.makedirs(f"{parent}/{LEAF}", exist_ok=True)
+            _write(f"{parent}/{LEAF}/cgroup.procs", "0")
+        _write(f"{parent}/cgroup.subtree_control", order)
+        _write(f"{base}/cgroup.subtree_control", order)
+    except OSError:  # others than us are in it, say: what is declared and needs one will not start
+        return ()
+    return tuple(there)
 
 
 def _is_delegated(path: str) -> bool:
+    if os.path.basename(path) == LEAF:
+        path = os.path.dirname(path)  # the manager marks the cgroup that it made, and an earlier start made this one
     if os.geteuid() != 0 and os.stat(path).st_uid == os.geteuid():
         return True
     for name in ("user.delegate", "trusted.delegate"):
@@ -74,12 +122,14 @@ class Cgroup:
     def existing(cls, base: str | None, name: str) -> Cgroup | None:
         return cls(f"{base}/{name}") if base and os.path.isdir(f"{base}/{name}") else None
 
-    def enter(self) -> None:
-        """Moves the calling process in; called by the command's process before its exec."""
+    def enter(self, strict: bool) -> None:
+        """Moves the calling process in; called by the command's process before its exec. OSError only if strict."""
         try:
-            self._write("cgroup.procs", "0")
+            _write(f"{self._path}/cgroup.procs", "0")
         except OSError:
-            pass  # the walk over the tree finds its processes too
+            if strict:
+                raise
+            # else the walk over the tree finds its processes too
 
     def members(self) -> list[int]:
         try:
@@ -90,7 +140,7 @@ class Cgroup:
 
     def kill(self) -> None:
         try:
-            self._write("cgroup.kill", "1")
+            _write(f"{self._path}/cgroup.kill", "1")
         except OSError:
             pass  # removed by hand, or before Linux 5.14: the walk over the tree follows in any case
 
@@ -103,11 +153,18 @@ class Cgroup:
             return False
         return int(counts.get("oom_kill", 0)) > 0
 
-    def limit(self, memory_bytes: int, processes: int) -> None:
-        """Sets what the delegated controllers can hold; rlimits hold it in any case."""
-        for name, value in (("memory.max", memory_bytes), ("pids.max", processes)):
-            if value and os.path.exists(f"{self._path}/{name}"):
-                self._write(name, str(value))
+    def limit(self, limits: Limits, confinement: Confinement) -> None:
+        """Sets what the confinement declares, or raises OSError. The limits too, if possible: rlimits hold them anyway.
+
+        Where both limit the same, the lower one holds.
+        """
+        self._set("memory.max", _least(limits.memory_bytes, confinement.memory_bytes), confinement.memory_bytes)
+        if confinement.memory_bytes:
+            self._set("memory.swap.max", "0", declared=False)
+            self._set("memory.oom.group", "1", declared=False)  # half of a command is no use to anybody
+        self._set("pids.max", _least(limits.processes, confinement.processes), confinement.processes)
+        if confinement.cpus:
+            self._set("cpu.max", f"{round(confinement.cpus * _PERIOD_US)} {_PERIOD_US}", declared=True)
 
     def remove(self) -> None:
         try:
@@ -115,6 +172,33 @@ class Cgroup:
         except OSError:
             pass  # kept leftovers live in it
 
-    def _write(self, name: str, value: str) -> None:
-        with open(f"{self._path}/{name}", "w") as file:
-            file.write(value)
+    def _set(self, name: str, value: str, declared: object) -> None:
+        path = f"{self._path}/{name}"
+        if not value or not (declared or os.path.exists(path)):
+            return
+        try:
+            _write(path, value)
+        except OSError as error:
+            raise OSError(error.errno, f"its cgroup's {name} cannot be set to {value}: {error.strerror}") from error
+
+
+def _least(*values: int) -> str:
+    """The lowest of those that are set; empty when none is."""
+    return str(min(filter(None, values), default=""))
+
+
+def _read_words(path: str) -> list[str]:
+    try:
+        with open(path) as file:
+            return file.read().split()
+    except OSError:
+        return []
+
+
+def _write(path: str, value: str) -> None:
+    # Not created: a controller that is not there shall be ENOENT.
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)

@@ -19,6 +19,7 @@ class Heritage(NamedTuple):
 
     oom_score: str
     open_files: tuple[int, int]
+    group: int
 
     @classmethod
     def put_aside(cls) -> Heritage:
@@ -31,15 +32,18 @@ class Heritage(NamedTuple):
         linux.reset_internal_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         with open(_OOM_SCORE) as file:
-            heritage = cls(file.read().strip(), resource.getrlimit(resource.RLIMIT_NOFILE))
+            heritage = cls(file.read().strip(), resource.getrlimit(resource.RLIMIT_NOFILE), os.getgid())
         resource.setrlimit(resource.RLIMIT_NOFILE, (heritage.open_files[1],) * 2)
-        _set_oom_score(_OOM_SPARED)
+        if os.geteuid() == 0:  # others who could lower it could not give it back once they are not dumpable
+            _set_oom_score(_OOM_SPARED)
         return heritage
 
     def give_back(self) -> None:
         """In the command's process, before its own limits are applied. Signals that Python ignores are reset too."""
         resource.setrlimit(resource.RLIMIT_NOFILE, self.open_files)
         _set_oom_score(self.oom_score)
+        if os.getgid() != self.group:
+            os.setresgid(self.group, self.group, self.group)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
 
@@ -52,4 +56,4 @@ def _set_oom_score(value: str) -> None:
         finally:
             os.close(fd)
     except PermissionError:
-        pass  # only root may lower it; then it was not lowered before either
+        pass  # only root may, and then it was not lowered before either

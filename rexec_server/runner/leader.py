@@ -35,8 +35,8 @@ class Leader:
     def signal(self, number: int) -> None:
         try:
             signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            pass  # ended
+        except (ProcessLookupError, PermissionError):
+            pass  # ended; or it has become another user by a setuid program, and is out of our reach
 
     def reap(self) -> None:
         try:

@@ -14,6 +14,7 @@ import time
 from typing import NamedTuple
 
 from rexec_server.core.spool import Usage
+from rexec_server.process import prctl
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,8 +46,7 @@ class Status(NamedTuple):
 
 def become_subreaper() -> None:
     """Makes orphaned descendants the children of this process instead of init's (prctl(2))."""
-    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def reset_internal_signals() -> None:
@@ -63,7 +63,8 @@ def reset_internal_signals() -> None:
 
 def set_process_name(name: str) -> None:
     """What ps and top show; the kernel keeps 15 bytes."""
-    _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    prctl(_PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def peek_status(pidfd: int) -> Status | None:
@@ -134,9 +135,20 @@ def _reaped_status(pidfd: int) -> Status | None:
 def _zombie_status(pid: int) -> Status | None:
     """While it is a zombie, its exit code is the last field of /proc/PID/stat (proc(5), field 52)."""
     fields = stat_fields(pid)
-    if not fields or fields[0] != "Z" or len(fields) < 50:
+    if not fields or fields[0] != "Z" or len(fields) < 50 or not _may_trace(pid):
         return None
     return Status.from_wait(int(fields[49]))
+
+
+def _may_trace(pid: int) -> bool:
+    """Whether the kernel tells us of a process what it keeps from strangers: to them any exit code is 0 (proc(5))."""
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except PermissionError:
+        return False
+    except OSError:
+        pass  # a zombie has none, and says so only to those who may
+    return True
 
 
 def stat_fields(pid: int) -> list[str] | None:

@@ -31,6 +31,8 @@ class Pipes:
             names.append(FIFO_IN)
         for name in names:
             os.mkfifo(name, 0o600, dir_fd=directory)
+            if launch.confinement.user is not None:
+                _give(name, directory, launch.confinement.user)
         pipes = cls.open_outputs(directory)
         if FIFO_IN in names:
             # Both ways, until the command has opened its side: a write end alone cannot be opened before that.
@@ -69,6 +71,14 @@ class Pipes:
         for fd in self.outputs.values():
             os.close(fd)
         self.outputs = {}
+
+
+def _give(name: str, directory: int, user: int) -> None:
+    """So that it can open its streams by name too, which looks at the file's owner: /dev/stdout, /dev/stdin. OSError."""
+    try:
+        os.chown(name, user, -1, dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        raise OSError(error.errno, f"its streams cannot be given to user {user}: {error.strerror}") from error
 
 
 def open_stdin_writer(directory: int) -> int:

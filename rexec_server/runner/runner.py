@@ -22,7 +22,6 @@ from rexec_server.runner.shim import Order, Site, errno_name, run_shim
 from rexec_server.runner.takeover import Remains, Takeover, abandon, is_ended, lost, not_started, readable_start
 from rexec_server.runner.wire import HEADER, Connection, Message, listen, peer_uid
 
-
 REAP_RETRY_SECONDS = 0.1
 
 
@@ -95,10 +94,15 @@ class Runner:
                     self._executions[request["id"]].pipes.release_stdin()
                 return None
             case "info":
-                return {"pid": os.getpid(), "cgroup": self._site.cgroup_base is not None}
+                return self._info()
             case unknown:
                 return {"error": f"unknown request {unknown!r}"}
         return {}
+
+    def _info(self) -> Message:
+        delegation = self._site.delegation
+        controllers = delegation.controllers if delegation else ()
+        return {"pid": os.getpid(), "uid": os.getuid(), "cgroup": delegation is not None, "controllers": controllers}
 
     def _start(self, connection: Connection, request: Message) -> Message | None:
         """Claims the execution's directory and forks its shim, which answers when the command's exec is decided."""
@@ -218,4 +222,4 @@ class Runner:
 
 
 def _open_directory(name: str, parent: int) -> int:
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)

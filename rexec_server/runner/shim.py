@@ -13,7 +13,8 @@ from typing import NamedTuple, NoReturn
 from rexec_server.core.launch import Launch, StderrMode, StdinMode
 from rexec_server.core.spool import FIFO_IN, START, Channel, ExitRecord, Reason, StartError, StartRecord
 from rexec_server.runner import linux
-from rexec_server.runner.cgroup import Cgroup
+from rexec_server.runner.cgroup import Cgroup, Delegation
+from rexec_server.runner.confine import needs_cgroup
 from rexec_server.runner.control import Control
 from rexec_server.runner.ending import ExitDraft
 from rexec_server.runner.heritage import Heritage
@@ -31,10 +32,14 @@ from rexec_server.runner.wire import encode
 class Site(NamedTuple):
     """Where the supervisors of a runner work and whom they serve."""
 
-    cgroup_base: str | None
+    delegation: Delegation | None
     boot_id: str
     trusted_uids: frozenset[int]
     heritage: Heritage
+
+    @property
+    def cgroup_base(self) -> str | None:
+        return self.delegation.base if self.delegation else None
 
 
 class Order(NamedTuple):
@@ -142,7 +147,9 @@ def _open_commands_stdin(order: Order) -> int:
 def _enter_cgroup(order: Order, site: Site) -> Cgroup | None:
     cgroup = Cgroup.create(site.cgroup_base, order.execution) if site.cgroup_base else None
     if cgroup:
-        cgroup.limit(order.launch.limits.memory_bytes, order.launch.limits.processes)
+        cgroup.limit(order.launch.limits, order.launch.confinement)
+    elif needs_cgroup(order.launch.confinement):
+        raise OSError(errno.ENOTSUP, "its limits need a cgroup, and none is delegated to the runner")
     return cgroup
 
 

@@ -1,4 +1,4 @@
-"""Starting the command's own process: fork, barrier, limits, exec.
+"""Starting the command's own process: fork, barrier, confinement, limits, exec.
 
 The child waits behind a barrier until its identity is on disk, so a command that runs without a start record does
 not exist. A failure before or in exec is written into the exit draft by the child itself: it is told apart from the
@@ -14,8 +14,9 @@ import os
 import resource
 from typing import NamedTuple, NoReturn
 
-from rexec_server.core.launch import Launch, Limits
+from rexec_server.core.launch import Launch
 from rexec_server.core.spool import EXIT_RECORD_BYTES, StartError
+from rexec_server.runner import confine
 from rexec_server.runner.cgroup import Cgroup
 from rexec_server.runner.heritage import Heritage
 
@@ -109,17 +110,23 @@ def _run_child(
         os.setsid()
         step = "enter its cgroup"
         if cgroup:
-            cgroup.enter()
+            cgroup.enter(strict=confine.needs_cgroup(launch.confinement))
         if os.read(barrier, 1) != _BARRIER_OPEN:
             raise OSError(errno.ECANCELED, "its supervisor died before it was started")
         step = "set up its streams"
         _set_stdio(stdio)
         os.umask(launch.umask)
-        step = f"change to directory {launch.working_directory!r}"
-        os.chdir(launch.working_directory.encode())
-        step = "apply its limits"
         heritage.give_back()
-        _apply_limits(launch.limits)  # last: they may be too small for what comes before an exec
+        step = "limit its processes"
+        _limit("processes", launch.limits.processes)  # first: a user who has too many is refused in the exec
+        for name, apply in confine.steps(launch.confinement):
+            step = name
+            apply()
+        step = f"change to directory {launch.working_directory!r}"
+        os.chdir(launch.working_directory.encode())  # as the user, who may not be allowed to
+        step = "apply its limits"
+        for name, value in launch.limits._asdict().items():
+            _limit(name, value)  # last: they may be too small for what comes before an exec
         step = f"execute {launch.arguments[0]!r}"
         _exec(launch.arguments, launch.environment)
     except BaseException as error:  # whatever it is, it must not pass for the command's own exit
@@ -134,12 +141,12 @@ def _set_stdio(stdio: Stdio) -> None:
         os.dup2(fd, target, inheritable=True)
 
 
-def _apply_limits(limits: Limits) -> None:
-    for name, value in limits._asdict().items():
-        if value:
-            _, hard = resource.getrlimit(_RESOURCES[name])
-            ceiling = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(_RESOURCES[name], (ceiling, ceiling))
+def _limit(name: str, value: int) -> None:
+    """At most what we may give; 0 leaves it as it is."""
+    if value:
+        _, hard = resource.getrlimit(_RESOURCES[name])
+        ceiling = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(_RESOURCES[name], (ceiling, ceiling))
 
 
 def _exec(arguments: tuple[str, ...], environment: dict[str, str]) -> NoReturn:

@@ -29,6 +29,8 @@ from rexec_server.runner.tree import ProcessTree
 
 # A process in an uninterruptible wait cannot be killed; the execution's end does not wait for it longer than this.
 UNKILLABLE_SECONDS = 10.0
+# A process that forks and exits, again and again, can be between two places whenever one look passes by.
+QUIET_LOOKS = 5
 _UNSEEN = "its shim died, and a runner that was not its parent could not see its status"
 
 
@@ -207,13 +209,17 @@ class Supervision:
         if self._terms.leftovers == Leftovers.KEEP and not self._ending:
             return self._finish(kept=True)
         self._settle_until = time.monotonic() + UNKILLABLE_SECONDS
-        self._kill_leftovers()
+        self._kill_leftovers(QUIET_LOOKS if self._leftovers or self._ending else 1)
 
-    def _kill_leftovers(self) -> None:
-        """Kills until none is left; each round may find processes that were being born in the one before."""
+    def _kill_leftovers(self, looks: int) -> None:
+        """Kills until that many looks in a row find none; each may find processes that were being born before."""
         if self._parts.tree.members() and time.monotonic() < self._settle_until:
             self._parts.tree.kill()
-            self._loop.call_later(0.001, self._kill_leftovers)
+            looks = QUIET_LOOKS
+        else:
+            looks -= 1
+        if looks:
+            self._loop.call_later(0.001, lambda: self._kill_leftovers(looks))
         else:
             self._finish(kept=False)
 

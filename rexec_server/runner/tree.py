@@ -48,7 +48,7 @@ class ProcessTree:
             return False
         try:
             os.killpg(self._leader, number)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # nobody, or nobody within our reach
             return False
         return True
 
@@ -123,7 +123,7 @@ def _send(pid: int, number: int) -> None:
         return
     try:
         signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        pass  # ended
+    except (ProcessLookupError, PermissionError):
+        pass  # ended; or it has become another user by a setuid program, and is out of our reach
     finally:
         os.close(pidfd)

@@ -30,8 +30,14 @@ def listen(directory: int, name: str) -> socket.socket:
     """Listens on a socket in an open directory, replacing what a dead predecessor left there."""
     remove_socket(directory, name)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    # A socket's path is limited to 107 bytes; through the directory's descriptor it is always short.
-    listener.bind(f"/proc/self/fd/{directory}/{name}")
+    # Who may write to it may connect: a server of another user is in our group. From the first moment on it has the
+    # mode that it shall have; there is no other thread that could make a file meanwhile.
+    umask = os.umask(0o117)
+    try:
+        # A socket's path is limited to 107 bytes; through the directory's descriptor it is always short.
+        listener.bind(f"/proc/self/fd/{directory}/{name}")
+    finally:
+        os.umask(umask)
     listener.listen(128)
     return listener
 

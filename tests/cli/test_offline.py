@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-COMMANDS = ["run", "exec", "poll", "follow", "list", "signal", "cancel", "delete", "info", "completion"]
+COMMANDS = ["run", "exec", "poll", "follow", "list", "signal", "cancel", "delete", "info", "token", "completion"]
 
 
 def rexec(*arguments: str, **options) -> subprocess.CompletedProcess:
@@ -24,12 +24,14 @@ def rexec(*arguments: str, **options) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["run"], ["nonsense"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["run", "--help"], ["run"], ["token"], ["nonsense"]], ids=str
+)
 def test_help_and_usage_errors_import_no_grpc(arguments: list[str]) -> None:
     """Importing gRPC takes longer than all of the rest: what needs no server does not pay for it."""
     code = (
         "import sys, rexec_client.cli.app as a; s = a.run_app(sys.argv[1:]);"
-        "sys.exit(99 if {'grpc', 'google.protobuf'} & set(sys.modules) else s)"
+        "sys.exit(99 if {'grpc', 'google.protobuf', 'joserfc'} & set(sys.modules) else s)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode in (0, 255), done.stderr

@@ -26,7 +26,9 @@ Answer = Callable[[Any, grpc.ServicerContext], Any]
 class FakeServer(ExecutionServiceServicer):
     """Answers each call with the next function of its script, and keeps the requests and their metadata."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: grpc.ServerCredentials | None = None) -> None:
+        """With `tls` it speaks TLS, for `localhost`."""
+        self._tls = tls
         self.script: dict[str, deque[Answer]] = {}
         self.requests: list[Any] = []
         self.metadata: list[dict[str, str]] = []
@@ -37,7 +39,10 @@ class FakeServer(ExecutionServiceServicer):
         self._threads = ThreadPoolExecutor(8)
         self._server = grpc.server(self._threads, options=options)
         add_ExecutionServiceServicer_to_server(self, self._server)
-        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if self._tls is None:
+            self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        else:
+            self.target = f"localhost:{self._server.add_secure_port('127.0.0.1:0', self._tls)}"
         self._server.start()
         return self
 

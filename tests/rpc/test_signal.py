@@ -101,7 +101,7 @@ def test_cancel_kills_what_ignores_term(server: Server) -> None:
     before = time.monotonic()
     cancel(server, "deaf", grace=0.7)
     execution = ended(server, "deaf")
-    assert 0.6 < time.monotonic() - before < 3
+    assert 0.6 < time.monotonic() - before < 8
     assert (execution.signal, execution.reason) == (9, pb.REASON_CANCELLED)
 
 
@@ -139,7 +139,7 @@ def test_leftovers_end_with_the_command_and_are_counted(server: Server) -> None:
     """A background process does not delay the end, is counted, and is gone."""
     before = time.monotonic()
     execution = run(server, "sh", "-c", "sleep 61 & echo $!; exit 3", exec_id="l").execution
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 10
     assert (execution.exit_code, execution.leftover_processes) == (3, 1)
     assert not execution.output_complete
     pid = int(output(server, "l"))
@@ -174,7 +174,7 @@ def test_timeout(server: Server, trap: str, number: int) -> None:
     before = time.monotonic()
     program = f"{trap} while :; do sleep 0.05; done"
     execution = run(server, "sh", "-c", program, timeout=0.5, kill_grace=0.3).execution
-    assert 0.4 < time.monotonic() - before < 4
+    assert 0.4 < time.monotonic() - before < 10
     assert (execution.signal, execution.reason, execution.state) == (number, pb.REASON_TIMED_OUT, pb.STATE_FAILED)
 
 
@@ -182,7 +182,7 @@ def test_a_timeout_holds_whoever_keeps_the_output_open(server: Server) -> None:
     """`sleep 8 &` with a timeout of a second is over in a second."""
     before = time.monotonic()
     execution = run(server, "sh", "-c", "sleep 8 & wait", timeout=1, kill_grace=0.2).execution
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 6
     assert execution.reason == pb.REASON_TIMED_OUT
 
 
@@ -191,13 +191,13 @@ def test_unattended(server: Server) -> None:
     before = time.monotonic()
     start(server, "sleep", "60", exec_id="alone", unattended_timeout=0.6)
     execution = ended(server, "alone")
-    assert 0.5 < time.monotonic() - before < 4
+    assert 0.5 < time.monotonic() - before < 10
     assert execution.reason == pb.REASON_UNATTENDED
 
 
 def test_a_followed_command_is_attended(own_server: Server) -> None:
     """A follower keeps it alive, also across a restart of the server; when it leaves, the time begins."""
-    start(own_server, "sleep", "60", exec_id="watched", unattended_timeout=1.2)
+    start(own_server, "sleep", "60", exec_id="watched", unattended_timeout=4)
     for round_ in range(2):
         stream = follow(own_server, "watched", heartbeat_interval=1)
         for _ in range(4):
@@ -207,7 +207,7 @@ def test_a_followed_command_is_attended(own_server: Server) -> None:
         stream.cancel()
     before = time.monotonic()
     assert ended(own_server, "watched").reason == pb.REASON_UNATTENDED
-    assert 0.6 < time.monotonic() - before < 4
+    assert 2 < time.monotonic() - before < 12
 
 
 def test_a_follower_after_a_restart_attends(own_server: Server) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
 
 from tests.runner.harness import Runner
+from tests.runner.users import NOT_ROOT
 
 
 @pytest.fixture
@@ -40,3 +44,22 @@ def any_runner(request: pytest.FixtureRequest, start_runner: Callable[..., Runne
     if not runner.ask("info")["cgroup"]:
         pytest.skip("no cgroup v2 is delegated to us")
     return runner
+
+
+@pytest.fixture(scope="module")
+def open_dir() -> Iterator[Path]:
+    """A directory that other users can get into, which pytest's own is not."""
+    path = Path(mkdtemp(prefix="rexec-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def root_runner(open_dir: Path) -> Iterator[Runner]:
+    """A runner that is root, as in production, for all tests of a module."""
+    if os.geteuid() != 0:
+        pytest.skip(NOT_ROOT)
+    runner = Runner(open_dir / "root-state", "--no-cgroup", dev=False)
+    yield runner
+    runner.close()

@@ -43,9 +43,9 @@ class Channelled:
     """A blocking connection to a runner or a supervisor."""
 
     def __init__(self, path: Path) -> None:
+        directory = os.open(path.parent, os.O_RDONLY)
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(30)
-        directory = os.open(path.parent, os.O_RDONLY)
         try:
             self._socket.connect(f"/proc/self/fd/{directory}/{path.name}")
         except OSError:
@@ -175,44 +175,22 @@ class Run:
             os.close(directory)
 
 
-class Runner:
-    """One `rexec-runner` with a state directory of its own."""
+class Client:
+    """Asks a runner that is there already, as its server does."""
 
-    def __init__(self, state_dir: Path, *flags: str, prefix: tuple[str, ...] = (), **options: Any) -> None:
+    def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
-        self._command = [*prefix, sys.executable, "-m", "rexec_server.runner", "--state-dir", str(state_dir), *flags]
-        self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channelled | None = None
-        self.begin_process()
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+    @classmethod
+    def of(cls, state_dir: Path) -> Client:
+        client = cls(state_dir)
+        client._channel = Channelled(state_dir / RUNNER_SOCKET)
+        return client
 
-    @property
-    def log(self) -> str:
-        return (self.state_dir.parent / "runner.log").read_text()
-
-    def begin_process(self) -> None:
-        """Starts the program and waits until it answers."""
-        self.state_dir.mkdir(exist_ok=True)
-        with (self.state_dir.parent / "runner.log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=log, **self._options)
-        self._channel = eventually(self._connect)
-
-    def kill(self) -> None:
-        """kill -9, and its funeral."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(timeout=10)
+    def disconnect(self) -> None:
         if self._channel is not None:
             self._channel.close()
-
-    def restart(self) -> None:
-        self.kill()
-        self.begin_process()
 
     def ask(self, op: str, **fields: Any) -> Message:
         assert self._channel is not None
@@ -244,6 +222,55 @@ class Runner:
 
     def existing(self, name: str) -> Run:
         return Run(self.state_dir / SPOOL / name, {})
+
+
+class Runner(Client):
+    """One `rexec-runner` with a state directory of its own.
+
+    dev: tests may look at it and its shims also when they are not root.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *flags: str,
+        prefix: tuple[str, ...] = (),
+        python: str = sys.executable,
+        dev: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(state_dir)
+        self._command = [*prefix, python, "-m", "rexec_server.runner", "--state-dir", str(state_dir), *flags]
+        self._command += ["--dev"] if dev else []
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.begin_process()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return (self.state_dir.parent / "runner.log").read_text()
+
+    def begin_process(self) -> None:
+        """Starts the program and waits until it answers."""
+        with (self.state_dir.parent / "runner.log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=log, **self._options)
+        self._channel = eventually(self._connect)
+
+    def kill(self) -> None:
+        """kill -9, and its funeral."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(timeout=10)
+        self.disconnect()
+
+    def restart(self) -> None:
+        self.kill()
+        self.begin_process()
 
     def fds(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))

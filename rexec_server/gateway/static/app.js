@@ -1,17 +1,21 @@
 // Puts the page together: what is open is in the address, so that a link, a reload and Back all work.
 
 import * as api from "./api.js";
-import { actAs, callerName } from "./credentials.js";
-import { installDialogs, tell } from "./dialogs.js";
+import { askCaller, installCallerDialog } from "./caller-dialog.js";
+import { callerName, heldKey, provesCaller } from "./credentials.js";
+import { installDialogs } from "./dialogs.js";
 import { byId, setText } from "./dom.js";
 import { ExecutionView } from "./execution-view.js";
 import { ExecutionsList, addressOf } from "./executions-list.js";
+import { clockIsOff } from "./format.js";
 import { installKeys } from "./keyboard.js";
 import { installStartForm, openStartForm } from "./start-form.js";
 import { installTheme } from "./theme.js";
 
 let me = ""; // who the server says the page is
 let wasAway = true;
+let unknown = false; // the server asks who the page is, and there is no key
+let asked = false; // once: whoever closes the question finds it again behind a button
 
 const list = new ExecutionsList(connection);
 const view = new ExecutionView({
@@ -28,9 +32,12 @@ view.mayDelete = ({ caller }) => caller === me;
 function connection(error, wait) {
   const place = byId("connection");
   place.dataset.state = error ? "away" : "connected";
-  setText(place.firstElementChild, error ? "not connected" : "connected");
+  unknown = error?.status === 401 && !provesCaller();
+  setText(place.firstElementChild, unknown ? "not signed in" : error ? "not connected" : "connected");
   byId("banner").hidden = !error;
+  setText(byId("banner-retry"), unknown ? "Sign in" : "Try now");
   if (error) setText(byId("banner-text"), advice(error, wait));
+  if (unknown && !asked) askForProof();
   if (wasAway && !error) {
     introduce();
     view.tryNow();
@@ -38,7 +45,14 @@ function connection(error, wait) {
   wasAway = Boolean(error);
 }
 
+function askForProof() {
+  asked = true;
+  askCaller({ prove: true });
+}
+
 function advice(error, wait) {
+  if (unknown) return "This server asks who you are.";
+  if (error.status === 401 && clockIsOff()) return "Tokens tell the time, and this device’s clock is wrong: set it right.";
   if (error.status === 401 || error.status === 403) return `The server does not accept this caller: ${error.message}`;
   const again = `Trying again${wait >= 1000 ? ` in ${Math.round(wait / 1000)} s` : ""}. Commands go on meanwhile.`;
   if (error.status) return `The rexec server is away: ${error.message.replace(/\.?$/, ".")} ${again}`;
@@ -52,7 +66,7 @@ async function introduce() {
     me = info.caller;
     setText(byId("version"), `rexec ${info.version}; at most ${info.maxRunning} run at once.`);
   } catch {
-    me = callerName(); // told when the server answers again
+    me = (await heldKey())?.sub ?? callerName(); // told when the server answers again
   }
   setText(byId("caller"), `as ${me || "…"}`);
 }
@@ -90,27 +104,19 @@ function close() {
   return true;
 }
 
-function installCallerDialog() {
-  const dialog = byId("caller-dialog");
-  byId("caller").addEventListener("click", () => {
-    byId("caller-name").value = callerName();
-    tell(byId("caller-error"), "");
-    dialog.showModal();
-    byId("caller-name").select();
-  });
-  dialog.addEventListener("submit", () => {
-    const wrong = actAs(byId("caller-name").value.trim());
-    if (wrong) return tell(byId("caller-error"), wrong);
-    dialog.close();
-    goTo("");
-    list.feed.startOver();
-    introduce();
-  });
+/** The page acts as somebody else now; `stays` where it is when only a proof was missing. */
+function onCaller(stays) {
+  if (stays) {
+    routed = null;
+    route();
+  } else goTo("");
+  list.feed.startOver();
+  introduce();
 }
 
 installTheme(byId("theme"));
 installDialogs();
-installCallerDialog();
+installCallerDialog(onCaller);
 installStartForm((execution) => {
   goTo(addressOf(execution));
   list.feed.refresh();
@@ -120,6 +126,7 @@ byId("start").addEventListener("click", () => openStartForm());
 byId("start-here").addEventListener("click", () => openStartForm());
 byId("help").addEventListener("click", () => byId("help-dialog").showModal());
 byId("banner-retry").addEventListener("click", () => {
+  if (unknown) return askForProof();
   list.feed.refresh();
   view.tryNow();
 });

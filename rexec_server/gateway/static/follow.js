@@ -160,8 +160,10 @@ export class Follower {
   }
 }
 
-// The stream was open when the server behind the gateway failed: the refusal comes as an event.
+// The stream was open when the server behind the gateway failed: the refusal comes as an event. A 401 only says that
+// the token with which it was opened is too old by now to open it again: the next attempt has a fresh one.
 function failureOf(said) {
   const { code = 503, message = "The server went away." } = said.error ?? {};
+  if (code === 401) return new api.ApiError("The connection was lost.");
   return new api.ApiError(message, { status: code });
 }

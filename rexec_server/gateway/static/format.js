@@ -10,6 +10,9 @@ export function skewOf(dateHeader) {
   skew = Math.abs(ahead) < 2000 ? 0 : ahead;
 }
 
+/** True when this device's clock is so far from the server's that no token of it is good. */
+export const clockIsOff = () => Math.abs(skew) > 30_000;
+
 export const now = () => Date.now() + skew;
 
 const ENDED = { STATE_SUCCEEDED: "succeeded", STATE_FAILED: "failed", STATE_LOST: "lost" };

@@ -1,0 +1,51 @@
+"""The options before the command's name: they say which server, and prove who calls. Each has a variable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from rexec_client.cli.settings import Settings
+
+_FILE = click.Path(dir_okay=False)
+
+
+def _option(flag: str, metavar: str, text: str, **attributes: Any) -> Callable[..., Any]:
+    variable = "REXEC_" + flag.removeprefix("--").replace("-", "_").upper()
+    return click.option(flag, envvar=variable, metavar=metavar, help=f"{text}  [{variable}]", **attributes)
+
+
+_DECORATORS = (
+    _option("--target", "ADDR", "Server: host:port or unix:PATH."),
+    _option("--caller", "NAME", "Who you are: all that a --dev server asks."),
+    _option("--key-file", "FILE", "Your key: every call gets a fresh token from it.", type=_FILE),
+    _option("--audience", "NAME", "Whom the tokens are for, if the key file does not say."),
+    _option("--ca", "FILE", "Authorities to trust (PEM), instead of the system's.", type=_FILE),
+    _option("--cert", "FILE", "Your client certificate (PEM).", type=_FILE),
+    _option("--key", "FILE", "The certificate's key (PEM).", type=_FILE),
+    click.option("--tls/--no-tls", default=None, help="TLS or none; --ca and --cert mean TLS."),
+)
+_TLS_FILES = ("ca", "cert", "key")
+
+
+def connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options; they arrive as keywords for `settings_of`."""
+    return reduce(lambda decorated, decorator: decorator(decorated), reversed(_DECORATORS), function)
+
+
+def settings_of(ctx: click.Context, options: dict[str, Any]) -> Settings:
+    """From option values to settings.
+
+    Raises:
+        click.UsageError: --no-tls, and files for TLS; those that only the environment names are left aside.
+    """
+    if options["tls"] is False:
+        typed = [name for name in _TLS_FILES if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if typed:
+            raise click.UsageError(f"--no-tls is without certificates: leave out --{typed[0]}.", ctx)
+        options |= dict.fromkeys(_TLS_FILES)
+    return Settings(**options)

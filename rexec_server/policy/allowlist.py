@@ -1,0 +1,174 @@
+"""All rules in force: what is not allowed by one of them is not run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rexec_server.core.command import Command
+from rexec_server.core.errors import Exhausted, NotAllowed, RexecError
+from rexec_server.core.grant import Grant
+from rexec_server.policy import accounts, policy_file
+from rexec_server.policy.caller import Caller
+from rexec_server.policy.files import PolicyError
+from rexec_server.policy.rate import Buckets, Rate
+from rexec_server.policy.rule import Rule, ValueRefused
+from rexec_server.policy.rule_table import TestTable
+from rexec_server.policy.skeleton import Mismatch
+
+MAX_ARGUMENTS_BYTES = 256 * 1024
+# Splitting takes time that grows with the square, and everybody waits for it.
+MAX_LINE = 32 * 1024
+_NO_RULE = "not permitted: no rule allows it"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one rule says of a request, for the operator: how it would be run, or why it is not by this rule."""
+
+    rule: str
+    grant: Grant | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowlist:
+    """Immutable. Rules that are a shell line are asked before those that are arguments; else in the file's order."""
+
+    rules: tuple[Rule, ...]
+
+    @classmethod
+    def load(cls, path: str) -> Allowlist:
+        """Reads, checks, and asks it what its own tests ask. PolicyError, one line, on the first of what is wrong."""
+        table = policy_file.read(path)
+        try:
+            owners = frozenset(accounts.find_user(name) for name in table.trusted_owners)
+        except ValueError as error:
+            raise PolicyError(f"{path}: trusted_owners: {error}") from error
+        rules = []
+        for rule in table.rule:
+            try:
+                rules.append(Rule.make(rule, owners))
+            except ValueError as error:
+                raise PolicyError(f"{path}: rule {rule.name!r}: {error}") from error
+        allowlist = cls(tuple(sorted(rules, key=lambda rule: rule.table.shell is None)))
+        for rule in table.rule:
+            for number, test in enumerate(rule.test, 1):
+                allowlist._check_test(f"{path}: rule {rule.name!r}: test {number}", rule.name, test)
+        return allowlist
+
+    @property
+    def requirements(self) -> frozenset[str]:
+        """What the host must be able to do: of run_as, cgroup.memory, cgroup.pids, cgroup.cpu."""
+        return frozenset().union(*(rule.requirements for rule in self.rules))
+
+    @property
+    def as_runner(self) -> tuple[str, ...]:
+        """The names of the rules without run_as: their commands run as the runner's own user."""
+        return tuple(rule.name for rule in self.rules if rule.account is None)
+
+    @property
+    def tests(self) -> int:
+        """How many tests the file has."""
+        return sum(len(rule.table.test) for rule in self.rules)
+
+    def decide(self, caller: Caller, command: Command) -> Grant:
+        """How the command is run. NotAllowed, InvalidRequest (beyond the bounds of a rule that the caller has).
+
+        What a caller may not use is not even looked at, so neither answer nor time tells whether it exists.
+        """
+        words, refused = _words(command), None
+        for rule in self.rules:
+            if not rule.permits(caller):
+                continue
+            try:
+                arguments = rule.fill(rule.match(command, words))
+            except Mismatch:
+                continue
+            except ValueRefused as error:
+                refused = refused or error
+                continue
+            return rule.grant(command, arguments)
+        raise refused or NotAllowed(_NO_RULE)
+
+    def explain(self, caller: Caller, command: Command) -> list[Verdict]:
+        """What each rule says, in the order in which they are asked. The first that grants is the one that counts."""
+        words = _words(command)
+        return [_explain(rule, caller, command, words) for rule in self.rules]
+
+    def _check_test(self, where: str, name: str, test: TestTable) -> None:
+        caller = Caller(test.caller or "", frozenset(test.roles))
+        command = Command(
+            arguments=test.arguments or (), shell=test.shell or "", environment_variables=dict(test.environment)
+        )
+        try:
+            rule = self.decide(caller, command).rule
+        except RexecError as error:
+            if test.expect == "allow":
+                raise PolicyError(f"{where} expects allow, but: {getattr(error, 'detail', error)}") from error
+            return
+        if test.expect == "deny":
+            raise PolicyError(f"{where} expects deny, but rule {rule!r} allows it")
+        if rule != name:
+            raise PolicyError(f"{where} expects allow, but rule {rule!r} comes first and allows it")
+
+
+class AllowlistAdmission:
+    """The allowlist in force, and how often it may be used. Only for one thread, as all of the service."""
+
+    def __init__(self, allowlist: Allowlist, starts: Rate | None, all_starts: Rate | None) -> None:
+        """starts: of each caller; all_starts: of all together; None: as many as they like."""
+        self._callers, self._all = Buckets(starts), Buckets(all_starts)
+        self._rules: dict[str, tuple[Rate | None, Buckets]] = {}
+        self.replace(allowlist)
+
+    def replace(self, allowlist: Allowlist) -> None:
+        """Other rules from now on. What was used up of an unchanged rate stays used up."""
+        kept = self._rules
+        self._rules = {}
+        for rule in allowlist.rules:
+            rate, before = rule.table.rate, kept.get(rule.name)
+            self._rules[rule.name] = before if before and before[0] == rate else (rate, Buckets(rate))
+        self._allowlist = allowlist
+
+    def admit(self, caller: Caller, command: Command) -> Grant:
+        """As Admission says."""
+        grant = self._allowlist.decide(caller, command)
+        _take(self._rules[grant.rule][1], caller.name, f"rule {grant.rule}")
+        _take(self._callers, caller.name, f"caller {caller.name}")
+        _take(self._all, "", "all callers")
+        return grant
+
+
+def _take(buckets: Buckets, key: str, subject: str) -> None:
+    wait = buckets.take(key)
+    if wait:
+        raise Exhausted(subject, f"{subject}: started too often lately", wait)
+
+
+def _words(command: Command) -> Sequence[str] | None:
+    """The arguments that a request gives, be it as a line, split as a shell would; None: no rule could match them."""
+    words: Sequence[str] = command.arguments
+    if command.shell:
+        # A line break ends a command in a shell, and is a blank to shlex.
+        if len(command.shell) > MAX_LINE or not command.shell.isprintable():
+            return None
+        try:
+            words = shlex.split(command.shell)
+        except ValueError:
+            return None
+    size = sum(len(word.encode(errors="surrogatepass")) for word in words)
+    return words if words and size <= MAX_ARGUMENTS_BYTES else None
+
+
+def _explain(rule: Rule, caller: Caller, command: Command, words: Sequence[str] | None) -> Verdict:
+    if not rule.permits(caller):
+        who = ", ".join((*rule.table.callers, *(f"role {role}" for role in rule.table.roles)))
+        return Verdict(rule.name, None, f"is for {who}")
+    try:
+        return Verdict(rule.name, rule.grant(command, rule.fill(rule.match(command, words))))
+    except ValueRefused as error:
+        return Verdict(rule.name, None, error.detail)
+    except (Mismatch, RexecError) as error:
+        return Verdict(rule.name, None, str(error))

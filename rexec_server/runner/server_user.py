@@ -1,0 +1,57 @@
+"""The user of a server that is not root, beside a runner that is: it reads what the runner makes, and nobody else."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import NamedTuple
+
+from rexec_server.core.spool import SPOOL
+
+
+class ServerUser(NamedTuple):
+    """Whose server a runner serves."""
+
+    uid: int
+    gid: int
+
+    @classmethod
+    def find(cls, name: str) -> ServerUser:
+        """By name or number. KeyError when there is no such user."""
+        entry = pwd.getpwuid(int(name)) if name.isascii() and name.isdigit() else pwd.getpwnam(name)
+        return cls(entry.pw_uid, entry.pw_gid)
+
+    def share_group(self) -> None:
+        """Makes its primary group ours, so that what we make is that group's. OSError unless we are root."""
+        os.setgroups([])
+        os.setresgid(self.gid, self.gid, self.gid)
+
+
+def open_state_dir(path: str, server: ServerUser | None) -> int:
+    """Opens the state directory, and makes what is not there: for the server, with a spool that is ours. OSError."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass  # the server came first, or our predecessor
+    else:
+        if server:
+            os.chown(path, server.uid, server.gid)
+    state_dir = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _make_spool(state_dir, server)
+    return state_dir
+
+
+def _make_spool(state_dir: int, server: ServerUser | None) -> None:
+    try:
+        os.mkdir(SPOOL, 0o750, dir_fd=state_dir)
+    except FileExistsError:
+        pass
+    # The directory around it is the server's: a name in it may be anything, and is not followed.
+    spool = os.open(SPOOL, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=state_dir)
+    try:
+        if server:
+            os.fchown(spool, os.geteuid(), server.gid)
+            os.fchmod(spool, 0o750)
+    finally:
+        os.close(spool)

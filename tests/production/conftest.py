@@ -1,0 +1,40 @@
+"""Real production servers: callers, an allowlist, certificates and an audit, in a directory of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.production.site import Site
+
+
+@pytest.fixture(scope="module")
+def modules_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One production server for all tests of a module; ids are to be each test's own."""
+    site = Site(tmp_path_factory.mktemp("site"))
+    site.start()
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest) -> Site:
+    """A production server with the rules and callers of tests/production/site.py; for the module to share."""
+    shared: Site = request.getfixturevalue("modules_site")
+    return shared
+
+
+@pytest.fixture
+def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """Makes sites of a test's own, not started yet: to be changed, reloaded, killed; they end with the test."""
+    sites: list[Site] = []
+
+    def make(name: str = "site", **settings: object) -> Site:
+        sites.append(Site(tmp_path / name, **settings))
+        return sites[-1]
+
+    yield make
+    for one in sites:
+        one.close()
