@@ -1,0 +1,1 @@
+"""How to run rexec where it matters: an example."""

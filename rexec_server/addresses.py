@@ -14,23 +14,24 @@ from rexec_server.state_dir import StartRefused
 
 def listen_all(server: RpcServer, config: Config) -> list[str]:
     """Binds every address of the configuration, and returns them as clients write them. StartRefused."""
-    return [listen(server, listener, shared=not config.dev) for listener in config.listeners]
+    return [listen(server, listener, dev=config.dev) for listener in config.listeners]
 
 
-def listen(server: RpcServer, listener: Listener, *, shared: bool) -> str:
-    """Binds an address. A unix socket is for our user, or, if shared, for our group too. StartRefused."""
+def listen(server: RpcServer, listener: Listener, *, dev: bool) -> str:
+    """Binds an address. A unix socket is for our user and, outside --dev, for our group too. StartRefused."""
     address = listener.address
     path = address.removeprefix("unix:") if address.startswith("unix:") else None
     try:
         if path is not None:
-            check_socket_directory(path)
+            if not dev:
+                check_socket_directory(path)
             _check_unix_socket(path)
         port = server.listen(address, _tls(listener))
     except (OSError, ValueError, PolicyError) as error:
         raise StartRefused(str(error)) from error
     if path is None:
         return f"{address.rpartition(':')[0]}:{port}"
-    os.chmod(path, 0o660 if shared else 0o600)
+    os.chmod(path, 0o600 if dev else 0o660)
     return address
 
 

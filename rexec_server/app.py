@@ -81,7 +81,12 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         features = [*engine.features(), *(["inotify"] if waker.has_inotify else [])]
         facts = ServerFacts(__version__, uuid.uuid4().hex, config.tail_lines, defaults, bounds, features)
         servicer = ExecutionServicer(executions, security.admission, security.recorder, facts, drain)
-        server = RpcServer(servicer, drain, CallInterceptor(security.authenticator, security.limits), config.channelz)
+        server = RpcServer(
+            servicer,
+            drain,
+            CallInterceptor(security.authenticator, security.limits, security.recorder),
+            config.channelz,
+        )
         addresses = listen_all(server, config)
         front = await Front.prepare(config, server, addresses)
         await server.start()

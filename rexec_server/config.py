@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from rexec_server.policy.files import PolicyError, read_private
 from rexec_server.policy.rate import Rate
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
@@ -239,6 +240,11 @@ def read_file(path: str) -> dict[str, Any]:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     settings = {name.replace("-", "_"): value for name, value in settings.items()}
+    if isinstance(settings.get("callers"), dict):  # then the keys are in here
+        try:
+            read_private(path)
+        except PolicyError as error:
+            raise ConfigError(str(error)) from error
     for name in settings:
         if name not in Config.model_fields:
             raise ConfigError(f"{path}: unknown key {name!r}; known are {', '.join(Config.model_fields)}")

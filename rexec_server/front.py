@@ -68,7 +68,7 @@ def _target(server: RpcServer, config: Config, addresses: list[str]) -> str:
     """How the gateway reaches us: a socket of its own, in a directory that is ours alone."""
     address = f"unix:{config.state_dir}/gateway.sock"
     if len(os.fsencode(address)) <= len("unix:") + _LONGEST_SOCKET_PATH:
-        return listen(server, Listener(address=address), shared=False)
+        return listen(server, Listener(address=address), dev=config.dev)
     for listener, bound in zip(config.listeners, addresses, strict=True):
         if not listener.tls_cert:
             return bound

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable
 
+from rexec_client.version import __version__
 from rexec_server.config import Config
 from rexec_server.policy.allowlist import Allowlist, AllowlistAdmission
 from rexec_server.policy.audit import Audit
@@ -37,6 +38,7 @@ class ProductionSecurity:
         self.authenticator = CallerAuthenticator(callers, config.audience, config.failed_auth)
         self.admission = AllowlistAdmission(self._allowlist, config.caller_starts, config.all_starts)
         self.limits = CallLimits(config.caller_calls)
+        self.recorder.event("started", None, version=__version__)
 
     def check_host(self, features: Iterable[str]) -> None:
         self.features = frozenset(features)
@@ -59,9 +61,12 @@ class ProductionSecurity:
         try:
             self.journal.reopen()
         except PolicyError as error:
-            _log.error("the audit stays where it is: %s", error)
+            _log.error("audit NOT reopened, it stays where it is: %s", error)
+        else:
+            _log.info("audit reopened")
 
     def close(self) -> None:
+        self.recorder.event("stopped", None)
         self.journal.close()
 
     def _reload_callers(self) -> None:

@@ -11,36 +11,23 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-import grpc
 import pytest
-from rexec.v1 import execution_service_pb2 as wire
-
-from deploy.authority import Authority
-from tests.client import fakes
-from tests.client.fakes import FakeServer
-from tests.client.keys import Key
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 GRPCURL = Path(sys.executable).parent / "grpcurl"
 FOLLOW = EXAMPLES / "node" / "follow.js"
-TOKEN = EXAMPLES / "node" / "token.js"
-GO = EXAMPLES / "go"
 NUMBERS = [str(number) for number in range(28, 49)]
 
 needs_node = pytest.mark.skipif(
     shutil.which("node") is None or not (EXAMPLES / "node" / "node_modules").is_dir(),
     reason="no Node.js, or no `npm ci` in examples/node",
 )
-
-
-needs_go = pytest.mark.skipif(shutil.which("go") is None, reason="no Go")
 
 
 class Server(Protocol):
@@ -180,69 +167,6 @@ def test_node_calls_under_the_callers_name(server: Server) -> None:
     assert follow(server.target, "true", REXEC_CALLER=caller).returncode == 0
     assert [execution["caller"] for execution in listed(server.target, caller)] == [caller]
     assert listed(server.target, other) == []
-
-
-@pytest.fixture(scope="session")
-def go_token(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The Go example, built; skips where its one module is not here and cannot be fetched."""
-    fetched = subprocess.run(["go", "mod", "download"], cwd=GO, capture_output=True, text=True, timeout=60)
-    if fetched.returncode != 0:
-        pytest.skip(f"Go cannot fetch the module: {fetched.stderr.strip()}")
-    program = tmp_path_factory.mktemp("go") / "token"
-    subprocess.run(["go", "build", "-mod=readonly", "-o", program, "."], cwd=GO, check=True, timeout=100)
-    return str(program)
-
-
-def check_tokens(key: Key, *maker: str | Path, **environment: str) -> None:
-    """What `maker` prints is a token as servers accept it, and another one each time."""
-    made = [run("", *maker, **environment) for _ in range(2)]
-    assert [(one.returncode, one.stderr) for one in made] == [(0, ""), (0, "")]
-    (header, claims), (_, others) = (key.open(one.stdout.removesuffix("\n")) for one in made)
-    assert header == {"alg": "dir", "enc": "A256GCM", "kid": "alice-1"}
-    assert claims.keys() == {"sub", "aud", "iat", "exp", "jti"}
-    assert (claims["sub"], claims["aud"], claims["exp"] - claims["iat"]) == ("alice", "build7", 60)
-    assert abs(claims["iat"] - time.time()) < 30
-    assert len(claims["jti"]) >= 22
-    assert claims["jti"] != others["jti"]
-
-
-@needs_node
-def test_node_makes_tokens(tmp_path: Path) -> None:
-    """A token made in Node by a stock JOSE library is what a server accepts; a bad key is told in one line."""
-    key, bare = Key(tmp_path / "alice.jwk"), Key(tmp_path / "bare.jwk", sub=None, aud=None)
-    check_tokens(key, "node", TOKEN, key.path)
-    check_tokens(bare, "node", TOKEN, bare.path, REXEC_CALLER="alice", REXEC_AUDIENCE="build7")
-    refused = run("", "node", TOKEN, bare.path)
-    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert "whose key it is" in refused.stderr
-
-
-@needs_go
-def test_go_makes_tokens(go_token: str, tmp_path: Path) -> None:
-    """A token made in Go by a stock JOSE library is what a server accepts; a bad key is told in one line."""
-    key, bare = Key(tmp_path / "alice.jwk"), Key(tmp_path / "bare.jwk", sub=None, aud=None)
-    check_tokens(key, go_token, "-key", key.path)
-    check_tokens(bare, go_token, "-key", bare.path, "-caller", "alice", "-audience", "build7")
-    refused = run("", go_token, "-key", bare.path)
-    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert "whose key it is" in refused.stderr
-
-
-@needs_node
-def test_node_proves_who_calls(tmp_path: Path) -> None:
-    """With a key file and an authority each call of the Node example goes over TLS, with a token of its own."""
-    key, authority = Key(tmp_path / "alice.jwk"), Authority()
-    pair = authority.for_server("localhost")
-    (tmp_path / "ca.pem").write_bytes(authority.certificate)
-    with FakeServer(grpc.ssl_server_credentials([(pair.key, pair.certificate)])) as server:
-        server.on("Exec", fakes.reply(wire.ExecResponse(execution=fakes.execution())))
-        server.on("Follow", fakes.follow(fakes.end(fakes.ended())))
-        files = {"REXEC_KEY_FILE": str(key.path), "REXEC_CA": str(tmp_path / "ca.pem")}
-        result = follow(server.target, "true", **files)
-        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-        claims = [key.open(metadata["authorization"].removeprefix("Bearer "))[1] for metadata in server.metadata]
-    assert [claim["sub"] for claim in claims] == ["alice", "alice"]
-    assert claims[0]["jti"] != claims[1]["jti"]
 
 
 @needs_node

@@ -28,12 +28,21 @@ RENEW_AFTER = 300.0
 class Follow:
     """The messages of a Follow, without those that only say that a connection came or went."""
 
-    def __init__(self, rpc: Rpc, request: FollowRequest, *, patience: float, until: float | None = None) -> None:
+    def __init__(
+        self,
+        rpc: Rpc,
+        request: FollowRequest,
+        *,
+        patience: float,
+        until: float | None = None,
+        renew_after: float = RENEW_AFTER,
+    ) -> None:
         """Give up after `patience` seconds without progress, or at the monotonic time `until`."""
         self._rpc = rpc
         self._request = request
         self._backoff = Backoff(patience)
         self._until = until
+        self._renew_after = renew_after
         self._call: backend.FollowCall | None = None
         self._failure: Exception | None = None
         self._attached = False
@@ -112,8 +121,8 @@ class Follow:
 
     def _seconds_left(self) -> float:
         if self._until is None:
-            return RENEW_AFTER
-        return max(min(self._until - time.monotonic(), RENEW_AFTER), 0.0)
+            return self._renew_after
+        return max(min(self._until - time.monotonic(), self._renew_after), 0.0)
 
     def _drop_call(self) -> None:
         call, self._call = self._call, None

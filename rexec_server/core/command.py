@@ -163,6 +163,7 @@ class Defaults:
             stdin_open=command.stdin_mode == StdinMode.OPEN,
             retention=self.retention if command.retention is None else command.retention,
             rule=grant.rule,
+            granted=grant.arguments if grant.arguments != command.arguments else (),
             user=grant.confinement.user,
         )
 

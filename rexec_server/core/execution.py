@@ -58,6 +58,7 @@ class Request:
     stdin_open: bool = False
     retention: float = 0.0  # seconds after the end
     rule: str = ""  # of the allowlist, by which it was granted
+    granted: tuple[str, ...] = ()  # what the rule made of the arguments or the line, where that is something else
     user: int | None = None  # uid that it runs as, where that is not the runner's
 
 

@@ -24,6 +24,7 @@ class Record:
         request |= {
             "arguments": tuple(request["arguments"]),
             "environment_names": tuple(request["environment_names"]),
+            "granted": tuple(request.get("granted", ())),
         }
         execution = Execution(
             key=Key(row["caller"], row["exec_id"]),

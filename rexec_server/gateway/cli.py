@@ -122,7 +122,8 @@ def _run(listener: socket.socket, options: Options) -> None:
     """Serves until SIGTERM or SIGINT."""
     from rexec_server.gateway.app import create
     from rexec_server.gateway.guard import own_names
-    from rexec_server.gateway.web import Certificate, WebServer, serve
+    from rexec_server.gateway.tls import Certificate
+    from rexec_server.gateway.web import WebServer, serve
 
     announce, cert, key = not options.with_parent, options.tls_cert, options.tls_key
     stop = threading.Event()

@@ -20,6 +20,8 @@ CALL_SECONDS = 10.0
 STDIN_SECONDS = 5.0
 # How long a stream waits for a server that is restarting. Whoever follows resumes by itself after that.
 FOLLOW_PATIENCE = 15.0
+# A stream is not renewed by itself: the token that opened it is too old for that after a few minutes.
+FOLLOW_SECONDS = 24 * 3600.0
 # How long the number of lines of a poll may be out of date after a restart with another --tail-lines.
 _INFO_SECONDS = 5.0
 
@@ -51,7 +53,7 @@ class Upstream:
         return self.poll(api.PollRequest(exec_id=exec_id, offset=0, max_bytes=1, caller=caller)).execution
 
     def follow(self, request: api.FollowRequest) -> Follow:
-        return Follow(self._rpc, request, patience=FOLLOW_PATIENCE)
+        return Follow(self._rpc, request, patience=FOLLOW_PATIENCE, renew_after=FOLLOW_SECONDS)
 
     def list(self, request: api.ListRequest) -> api.ListResponse:
         return self._rpc.call(self._rpc.stub.List, request)

@@ -9,15 +9,14 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from cheroot.server import HeaderReader, HTTPConnection, HTTPRequest
-from cheroot.ssl.builtin import BuiltinSSLAdapter
 from cheroot.wsgi import Server
 from flask import Flask
 
 from rexec_server.gateway.listener import BACKLOG
+from rexec_server.gateway.tls import Certificate, Tls
 
 _log = logging.getLogger("rexec.gateway.web")
 
@@ -34,14 +33,6 @@ SOCKET_SECONDS = 10
 STOP_SECONDS = 5
 # Who sends one of these twice means two readers to read two things.
 _ONCE = frozenset({b"Authorization", b"Content-Length", b"Content-Type", b"Host", b"Last-Event-Id", b"Origin"})
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """Files in PEM."""
-
-    chain: str
-    key: str
 
 
 class WebServer(Server):
@@ -66,7 +57,7 @@ class WebServer(Server):
         self.max_request_body_size = LARGEST_BODY
         self.ConnectionClass = _Connection
         if certificate is not None:
-            self.ssl_adapter = _Tls(certificate.chain, certificate.key)
+            self.ssl_adapter = Tls(certificate)
 
     def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:
         """The socket that was given, where cheroot would bind one."""
@@ -142,18 +133,6 @@ class _Request(HTTPRequest):
 class _Connection(HTTPConnection):
     RequestHandlerClass = _Request
     said_something = False
-
-
-class _Tls(BuiltinSSLAdapter):
-    """TLS whose handshake is made by the worker that reads first: the thread that accepts waits for nobody."""
-
-    def __init__(self, certificate: str, key: str) -> None:
-        super().__init__(certificate, key)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-
-    def wrap(self, sock: socket.socket) -> tuple[socket.socket, dict[str, str]]:
-        wrapped = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        return wrapped, {"wsgi.url_scheme": "https", "HTTPS": "on"}
 
 
 def _turn_away(conn: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rexec_server.core.command import Command
-from rexec_server.core.errors import Exhausted, NotAllowed, RexecError
+from rexec_server.core.errors import NotAllowed, RateLimited, RexecError
 from rexec_server.core.grant import Grant
 from rexec_server.policy import accounts, policy_file
 from rexec_server.policy.caller import Caller
@@ -144,7 +144,7 @@ class AllowlistAdmission:
 def _take(buckets: Buckets, key: str, subject: str) -> None:
     wait = buckets.take(key)
     if wait:
-        raise Exhausted(subject, f"{subject}: started too often lately", wait)
+        raise RateLimited(subject, f"{subject}: started too often lately", wait)
 
 
 def _words(command: Command) -> Sequence[str] | None:

@@ -50,13 +50,14 @@ class Audit:
         """PolicyError."""
         self._open_sink = open_sink
         self._sink = open_sink()
-        # Whoever holds _syncing may use the sink without _writing, which nobody holds while a disk is waited for.
+        # Whoever holds _syncing keeps the sink from being closed. Nobody holds _writing while a disk is waited for, as
+        # the event loop takes it. Who takes both takes _syncing first.
         self._syncing, self._writing = threading.Lock(), threading.Lock()
         self._dirty = False  # something was accepted since the last sync
         self._lost_sync = False  # what was accepted went to a file that could not be synced
         self._owed: deque[AuditLine] = deque()
         self._missed = 0
-        self._failing = False
+        self._failing = self._closed = False
         self._noise = Buckets(NOISE)
         self._suppressed = 0
 
@@ -114,8 +115,12 @@ class Audit:
     def reopen(self) -> None:
         """Goes on in a new file, where the old one was renamed. PolicyError: then it goes on as it was."""
         new = self._open_sink()
-        with self._syncing, self._writing:
-            old, self._sink = self._sink, new
+        with self._syncing:
+            if self._closed:
+                new.close()
+                return
+            with self._writing:
+                old, self._sink = self._sink, new
             try:
                 old.sync()
             except OSError as error:
@@ -126,6 +131,7 @@ class Audit:
 
     def close(self) -> None:
         with self._syncing, self._writing:
+            self._closed = True
             if self._owed or self._missed:
                 _log.error("%d lines of the audit log are lost", len(self._owed) + self._missed)
             try:

@@ -56,6 +56,7 @@ class AuditFile:
 
     def close(self) -> None:
         os.close(self._fd)
+        self._fd = -1  # whoever is late writes in nobody else's file
 
 
 def _open(path: str) -> tuple[int, bool]:

@@ -86,6 +86,7 @@ def _command(request: Request) -> dict[str, object]:
         {
             "arguments": request.arguments,
             "shell": request.shell,
+            "granted": request.granted,
             "working_directory": request.working_directory,
             "environment_names": request.environment_names,
         }

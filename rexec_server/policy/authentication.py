@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable
 
-from rexec_server.core.errors import Exhausted, NotAllowed, Unauthenticated
+from rexec_server.core.errors import NotAllowed, RateLimited, Unauthenticated
 from rexec_server.core.origin import Origin
 from rexec_server.policy.caller import Caller, Presented
 from rexec_server.policy.callers import CallerEntry, Callers
@@ -44,7 +44,7 @@ class CallerAuthenticator:
         self._callers = callers
 
     def authenticate(self, presented: Presented) -> Caller:
-        """Who calls. Unauthenticated, NotAllowed; Exhausted instead of either when the peer failed too often."""
+        """Who calls. Unauthenticated, NotAllowed; RateLimited instead of either when the peer failed too often."""
         try:
             return self._identify(presented)
         except (Unauthenticated, NotAllowed) as error:
@@ -81,10 +81,10 @@ class CallerAuthenticator:
         return Caller(entry.name, entry.roles, origin=Origin("certificate", uri, peer=presented.peer))
 
     def _count(self, peer: str) -> None:
-        """Exhausted when so many calls from there have failed that this one is not worth a line in the log."""
+        """RateLimited when so many calls from there have failed that this one is not worth a line in the log."""
         wait = self._failures.take(_address(peer))
         if wait:
-            raise Exhausted("failed authentication", "too many calls from there were not let in", wait) from None
+            raise RateLimited("failed authentication", "too many calls from there were not let in", wait) from None
 
 
 def _certified(uris: tuple[str, ...], callers: Callers) -> tuple[str, CallerEntry]:

@@ -12,6 +12,8 @@ from rexec_server.policy.files import PolicyError, read_trusted
 from rexec_server.policy.rule_table import PolicyTable
 from rexec_server.policy.slots import SLOT_TYPES
 
+# What pydantic calls things, and what people who write TOML do.
+_WORDS = (("valid tuple", "list"), ("Tuple", "List"), ("valid dictionary", "table"), (" after validation", ""))
 _SLOT_TABLES = ("slots", "environment_slots")
 
 
@@ -36,7 +38,10 @@ def _describe(problem: Any, fields: dict[str, Any]) -> str:
         return f"{_name(place, fields)}{missing} is missing"
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         return f"{_name(place, fields)}type must be one of {', '.join(SLOT_TYPES)}"
-    return _name(place, fields) + str(problem["msg"]).removeprefix("Value error, ")
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    for python, toml in _WORDS:
+        message = message.replace(python, toml)
+    return _name(place, fields) + message
 
 
 def _name(place: Sequence[Any], fields: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, model_validator
 
 from rexec_server.core.launch import Limits
 from rexec_server.policy.slots import Slot
@@ -45,7 +45,7 @@ def _run_as(value: Any) -> Any:
     return {"user": value} if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
-Name = Annotated[str | int, Field(union_mode="left_to_right")]
+Name = str | StrictInt
 Who = Annotated[Text, AfterValidator(_check_who)]
 Arguments = Annotated[tuple[Text, ...], Field(min_length=1)]
 
@@ -82,7 +82,7 @@ class CgroupTable(Table):
 
     memory: Bytes | None = None
     processes: Count | None = None
-    cpus: Annotated[float, Field(gt=0, le=_MAX_CPUS, allow_inf_nan=False)] | None = None
+    cpus: Annotated[float, Field(strict=True, gt=0, le=_MAX_CPUS, allow_inf_nan=False)] | None = None
 
 
 class TestTable(Table):

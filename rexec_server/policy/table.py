@@ -45,7 +45,9 @@ def _size(value: Any) -> Any:
 
 
 def _rate(value: Any) -> Any:
-    return Rate.parse(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no rate; write for example 10/s, 600/m or 100/h")
+    return Rate.parse(value)
 
 
 def _check_text(value: Any) -> Any:

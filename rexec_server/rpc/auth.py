@@ -11,15 +11,20 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc.aio import ServerInterceptor
 
-from rexec_server.core.errors import InvalidRequest, NotServed, Unauthenticated, Unavailable
+from rexec_server.core.errors import Exhausted, InvalidRequest, NotAllowed, NotServed, Unauthenticated, Unavailable
 from rexec_server.policy.caller import Authenticator, Caller, Presented
 from rexec_server.policy.limits import CallLimits
+from rexec_server.policy.recorder import Recorder
 from rexec_server.rpc.errors import abort
 from rexec_server.rpc.rights import RIGHTS, Right, check
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
+
+
+# Streams of those who need no credential, together.
+MOST_OPEN_STREAMS = 256
 
 
 def current_caller() -> Caller:
@@ -30,10 +35,12 @@ def current_caller() -> Caller:
 class CallInterceptor(ServerInterceptor):
     """Authenticates each call of every service, refuses them while draining, and ends failed ones with their status."""
 
-    def __init__(self, authenticator: Authenticator, limits: CallLimits) -> None:
+    def __init__(self, authenticator: Authenticator, limits: CallLimits, recorder: Recorder) -> None:
         self._authenticator = authenticator
+        self._recorder = recorder
         self._limits = limits
         self.draining = False
+        self._open_streams = 0
 
     async def intercept_service(
         self,
@@ -43,9 +50,9 @@ class CallInterceptor(ServerInterceptor):
         method = handler_call_details.method
         handler = await continuation(handler_call_details)
         if handler is None or method not in RIGHTS:
-            return grpc.stream_stream_rpc_method_handler(self._unknown)
+            return grpc.stream_stream_rpc_method_handler(self._unknown(method))
         if RIGHTS[method] is Right.NOBODY:
-            return handler
+            return self._open(handler)
         if handler.request_streaming:
             streaming = self._streaming(method, handler.stream_stream)
             return grpc.stream_stream_rpc_method_handler(
@@ -59,18 +66,28 @@ class CallInterceptor(ServerInterceptor):
             self._unary(method, handler.unary_unary), _tolerant(handler), handler.response_serializer
         )
 
-    def _enter(self, context: Context) -> Caller:
+    def _enter(self, context: Context, method: str) -> Caller:
+        """Who calls, if that caller may call this."""
         if self.draining:
             raise Unavailable("the server is stopping")
-        caller = self._authenticator.authenticate(_presented(context))
+        try:
+            caller = self._authenticator.authenticate(_presented(context))
+        except (Unauthenticated, NotAllowed) as error:
+            self._recorder.event("unauthenticated", None, peer=context.peer(), call=method, reason=error.message)
+            raise
         self._limits.take(caller)
+        try:
+            check(caller, method)
+        except NotAllowed as error:
+            self._recorder.event("denied", caller, call=method, reason=error.message)
+            raise
         _caller.set(caller)
         return caller
 
     def _unary(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Context) -> Any:
             try:
-                check(self._enter(context), name)
+                self._enter(context, name)
                 _check_decoded(request)
                 answer = method(request, context)
                 return await answer if inspect.isawaitable(answer) else answer  # channelz is not async
@@ -84,8 +101,7 @@ class CallInterceptor(ServerInterceptor):
     def _streaming(self, name: str, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                caller = self._enter(context)
-                check(caller, name)
+                caller = self._enter(context, name)
                 _check_decoded(request)
                 async for message in method(request, context):
                     # Heartbeats come at least once a minute: so long may a caller follow who is one no more.
@@ -94,19 +110,51 @@ class CallInterceptor(ServerInterceptor):
                     yield message
             except grpc.aio.AbortError:
                 raise
+            except DecodeError:
+                await abort(context, _no_message())
             except Exception as error:
                 await abort(context, error)
 
         return call
 
-    async def _unknown(self, requests: Any, context: Context) -> AsyncIterator[Any]:
+    def _open(self, handler: Any) -> Any:
+        """A handler that serves whoever asks: none of them shall fill the log with nonsense, or hold all streams."""
+        if not handler.response_streaming:
+            return grpc.unary_unary_rpc_method_handler(
+                _decoded(handler.unary_unary), _tolerant(handler), handler.response_serializer
+            )
+        method = _decoded(handler.unary_stream)
+
+        async def call(request: Any, context: Context) -> Any:
+            if self._open_streams >= MOST_OPEN_STREAMS:
+                await abort(context, Exhausted("open streams", "too many watch; try again, or ask once", 5.0))
+            self._open_streams += 1
+            try:
+                return await method(request, context)
+            finally:
+                self._open_streams -= 1
+
+        return grpc.unary_stream_rpc_method_handler(call, _tolerant(handler), handler.response_serializer)
+
+    def _unknown(self, name: str) -> Callable[..., AsyncIterator[Any]]:
         """A method that is not served looks like any other to whom is not let in."""
-        try:
-            self._enter(context)
+
+        async def nothing(request: Any, context: Context) -> AsyncIterator[Any]:
             raise NotServed
             yield
-        except Exception as error:
-            await abort(context, error)
+
+        return self._streaming(name, nothing)
+
+
+def _decoded(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """A method that is only called with a message."""
+
+    async def call(request: Any, context: Context) -> Any:
+        if isinstance(request, DecodeError):
+            await abort(context, _no_message())
+        return await method(request, context)
+
+    return call
 
 
 def _presented(context: Context) -> Presented:
@@ -141,4 +189,8 @@ def _tolerant(handler: Any) -> Callable[[bytes], Any]:
 
 def _check_decoded(request: Any) -> None:
     if isinstance(request, DecodeError):
-        raise InvalidRequest("request", "is no message of this call's type")
+        raise _no_message()
+
+
+def _no_message() -> InvalidRequest:
+    return InvalidRequest("request", "is no message of this call's type")

@@ -21,7 +21,9 @@ OPTIONS = [
     # What other languages' clients have by default, both ways.
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
+    # Of what is between the two, gRPC refuses some calls and serves others, by chance.
     ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
     # Proxies forget idle connections after 60 s; a dead peer is noticed after 50 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),

@@ -74,7 +74,7 @@ class Pipes:
 
 
 def _give(name: str, directory: int, user: int) -> None:
-    """So that it can open its streams by name too, which looks at the file's owner: /dev/stdout, /dev/stdin. OSError."""
+    """So that it can open its streams by name too, which looks at the owner: /dev/stdout, /dev/stdin. OSError."""
     try:
         os.chown(name, user, -1, dir_fd=directory, follow_symlinks=False)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,13 +36,15 @@ class Event:
     id: int | None
 
 
-def ask(url: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-    """Asks once. A body that is not bytes is sent as JSON."""
+def ask(
+    url: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, ca: str | None = None
+) -> Answer:
+    """Asks once. A body that is not bytes is sent as JSON. ca: a file with the authority of an https server."""
     sent = dict(headers or {})
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode()
         sent.setdefault("Content-Type", "application/json")
-    connection = _connect(url)
+    connection = _connect(url, ca)
     try:
         connection.request(method, path, body, sent)
         response = connection.getresponse()
@@ -53,8 +56,8 @@ def ask(url: str, method: str, path: str, body: Any = None, headers: dict[str, s
 class Stream:
     """An open event stream: iterate over it for events."""
 
-    def __init__(self, url: str, path: str, headers: dict[str, str] | None = None) -> None:
-        self._connection = _connect(url)
+    def __init__(self, url: str, path: str, headers: dict[str, str] | None = None, ca: str | None = None) -> None:
+        self._connection = _connect(url, ca)
         self._connection.request("GET", path, headers=headers or {})
         self.response = self._connection.getresponse()
         self.comments = 0
@@ -90,6 +93,9 @@ def _event(fields: dict[str, str]) -> Event:
     return Event(fields["event"], json.loads(fields["data"]), int(fields["id"]) if "id" in fields else None)
 
 
-def _connect(url: str) -> http.client.HTTPConnection:
+def _connect(url: str, ca: str | None = None) -> http.client.HTTPConnection:
     parts = urlsplit(url)
+    if parts.scheme == "https":
+        trust = ssl.create_default_context(cafile=ca)
+        return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=SECONDS, context=trust)
     return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=SECONDS)

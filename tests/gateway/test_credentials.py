@@ -54,7 +54,7 @@ def test_t_gw_09_a_token_is_one_segment(url: str) -> None:
 def test_the_header_does_as_well_as_the_path(url: str) -> None:
     """With a placeholder in the path, for each mode; both may say the same, but not two different things."""
     assert exec_(url, "-", "echo hi", bearer("ann")).json["status"] == "accepted"
-    found = eventually(lambda: one if (one := ask(url, "GET", "/api/poll/ann").json)["status"] == "finished" else None)
+    found = eventually(lambda: one if (one := ask(url, "GET", "/api/poll/ann").json)["output"] else None)
     assert found["output"] == "hi"
     assert ask(url, "GET", "/api/poll/-", headers=bearer("ann")).json["exec_id"] == found["exec_id"]
     assert ask(url, "GET", "/api/poll/ann", headers=bearer("ann")).json["exec_id"] == found["exec_id"]

@@ -6,6 +6,7 @@ import os
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -82,14 +83,43 @@ def test_a_server_that_speaks_tls(certificates: Path, alone: StartAlone) -> None
         spy.close()
 
 
+def test_a_renewed_certificate(alone: StartAlone, tmp_path: Path) -> None:
+    """It is used from the next connection on; files that do not fit leave the old one in use."""
+    old, new = Authority("old"), Authority("new")
+    names = {"--tls-cert": tmp_path / "cert.pem", "--tls-key": tmp_path / "key.pem"}
+
+    def write(certificate: bytes, key: bytes) -> None:
+        for path, content in zip(names.values(), (certificate, key), strict=True):
+            path.with_suffix(".new").write_bytes(content)
+            path.with_suffix(".new").replace(path)
+
+    def trusted(authority: Authority) -> bool:
+        trust = ssl.create_default_context(cadata=authority.certificate.decode())
+        try:
+            with urllib.request.urlopen(f"{gateway.url}/openapi.json", context=trust, timeout=10) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.URLError:
+            return False
+
+    first, second = old.for_server("127.0.0.1"), new.for_server("127.0.0.1")
+    write(*first)
+    gateway = alone("127.0.0.1:1", *(text for flag, path in names.items() for text in (flag, str(path))))
+    assert (trusted(old), trusted(new)) == (True, False)
+    write(second.certificate, first.key)
+    assert (trusted(old), trusted(new)) == (True, False)
+    assert "certificate NOT reloaded" in gateway.log
+    write(*second)
+    assert (trusted(old), trusted(new)) == (False, True)
+
+
 def test_plain_http_on_a_port_with_tls(certificates: Path, alone: StartAlone) -> None:
     """It gets nothing, disturbs nobody, and leaves no traceback."""
     gateway = alone(
         "127.0.0.1:1", "--tls-cert", str(certificates / "cert.pem"), "--tls-key", str(certificates / "key.pem")
     )
-    with pytest.raises((OSError, ssl.SSLError, urllib.request.HTTPError)) as plain:
+    with pytest.raises((OSError, ssl.SSLError, urllib.error.HTTPError)) as plain:
         urllib.request.urlopen(gateway.url.replace("https", "http") + "/api/poll/me", timeout=10)
-    if isinstance(plain.value, urllib.request.HTTPError):
+    if isinstance(plain.value, urllib.error.HTTPError):
         plain.value.close()
     trust = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
     with urllib.request.urlopen(f"{gateway.url}/openapi.json", context=trust, timeout=10) as answer:

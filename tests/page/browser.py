@@ -38,10 +38,10 @@ WIDE, PHONE = (1600, 1000), (390, 844)
 class Browser:
     """Chromium under chromedriver, both Debian's, so that they are of one version."""
 
-    def __init__(self, user_data: Path) -> None:
+    def __init__(self, user_data: Path, *flags: str) -> None:
         options = ChromeOptions()
         options.binary_location = CHROMIUM or ""
-        for flag in (*_FLAGS, f"--user-data-dir={user_data}"):
+        for flag in (*_FLAGS, *flags, f"--user-data-dir={user_data}"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         options.add_experimental_option("prefs", {"download.default_directory": str(user_data / "downloads")})

@@ -107,7 +107,9 @@ def test_the_policy_lets_the_page_run_nothing_but_its_own_files(page: Page) -> N
 @pytest.mark.parametrize("path", ["/api/exec/me", "/v1/executions"])
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded"])
 @pytest.mark.parametrize("mode", ["cors", "no-cors"])
-def test_another_origin_starts_nothing(elsewhere: Page, gateway: Server, path: str, kind: str, mode: str) -> None:
+def test_t_gw_05_another_origin_starts_nothing(
+    elsewhere: Page, gateway: Server, path: str, kind: str, mode: str
+) -> None:
     """Neither with a simple request that needs no permission, nor with one that asks for it."""
     options = {"method": "POST", "headers": {"Content-Type": kind}, "body": COMMAND, "mode": mode}
     before = refusals(gateway)
@@ -127,7 +129,7 @@ def test_another_origin_reads_nothing(elsewhere: Page, gateway: Server, path: st
     assert refusals(gateway) >= before + 2
 
 
-def test_a_form_of_another_origin_starts_nothing(elsewhere: Page, gateway: Server) -> None:
+def test_t_gw_05_a_form_of_another_origin_starts_nothing(elsewhere: Page, gateway: Server) -> None:
     """The oldest way across origins: a form whose text happens to be JSON, and one that is a form."""
     for kind, name in (("text/plain", '{"cmd": "echo stolen", "x": "'), ("application/x-www-form-urlencoded", "cmd")):
         here = elsewhere.driver.current_url
@@ -145,7 +147,7 @@ def test_a_form_of_another_origin_starts_nothing(elsewhere: Page, gateway: Serve
     assert not started(gateway, "echo stolen")
 
 
-def test_another_origin_can_neither_frame_nor_stream_nor_load_it(elsewhere: Page, gateway: Server) -> None:
+def test_t_gw_05_another_origin_can_neither_frame_nor_stream_nor_load_it(elsewhere: Page, gateway: Server) -> None:
     """Frames, event streams, images and scripts get nothing either."""
     tries = """
     const [address, done] = arguments, found = {};
@@ -175,7 +177,7 @@ def test_another_origin_can_neither_frame_nor_stream_nor_load_it(elsewhere: Page
     assert "frame-ancestors" in console or "X-Frame-Options" in console or "403" in console
 
 
-def test_a_rebound_name_reaches_nothing(page: Page, gateway: Server) -> None:
+def test_t_gw_05_a_rebound_name_reaches_nothing(page: Page, gateway: Server) -> None:
     """A name of somebody else that resolves to us is the same origin to the browser, and still refused."""
     page.exec(api.ExecRequest(exec_id="secret", shell="echo secret"), wait=10)
     address = f"http://{REBOUND}:{gateway.gateway.rpartition(':')[2]}"

@@ -191,7 +191,7 @@ def check_argv(allowlist: Allowlist, command: Command) -> None:
     assert "\n" not in "".join(grant.arguments)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     st.one_of(
         st.lists(TEXT, min_size=1, max_size=6),

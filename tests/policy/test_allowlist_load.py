@@ -34,7 +34,7 @@ def test_the_worked_example_of_the_documentation(tmp_path: Path) -> None:
     [
         ("", "FILE has no [[rule]], so nothing could be run"),
         ("rule = []", "FILE has no [[rule]], so nothing could be run"),
-        ("rule = 5", "FILE: rule: Input should be a valid tuple"),
+        ("rule = 5", "FILE: rule: Input should be a list"),
         ("[[rule]", "FILE: Expected ']]' at the end of an array declaration (at line 1, column 7)"),
         ("default = 'allow'\n" + rule(more=WORD), "FILE: unknown key 'default'; known are trusted_owners, rule"),
         (rule(more="timout = 5\n" + WORD), "FILE: rule 'echo': unknown key 'timout'; known are name, arguments,"),
@@ -58,6 +58,8 @@ def test_the_worked_example_of_the_documentation(tmp_path: Path) -> None:
         (rule(more="timeout = true"), "FILE: rule 'echo': timeout: is true or false, where a number belongs"),
         (rule(more="output = 'much'"), "FILE: rule 'echo': output: 'much' is no size; write for example 64M"),
         (rule(more="rate = '10/min'"), "FILE: rule 'echo': rate: '10/min' is no rate; write for example 10/s"),
+        (rule(more="rate = [0, 0]"), "FILE: rule 'echo': rate: [0, 0] is no rate; write for example 10/s"),
+        (rule(more="run_as = { user = true }"), "FILE: rule 'echo': run_as.user.str: Input should be a valid string"),
         (rule(more="umask = 77"), "FILE: rule 'echo': umask: 77 is no umask; write for example \"0077\""),
         (rule(more="max_running = 0"), "FILE: rule 'echo': max_running: Input should be greater than 0"),
         (rule(more="working_directory = 'tmp'"), "FILE: rule 'echo': working_directory: 'tmp' is no absolute path"),
@@ -87,7 +89,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, said: str)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("[]", "arguments: Tuple should have at least 1 item"),
+        ("[]", "arguments: List should have at least 1 item, not 0"),
         ('["echo", "{word}"]', "'echo' is no absolute path in its plain form, such as /usr/bin/tail"),
         ('["/usr/bin/../bin/echo", "{word}"]', "'/usr/bin/../bin/echo' is no absolute path in its plain form"),
         ('["{word}"]', "arguments must start with the program's path, which no slot fills"),
@@ -220,7 +222,7 @@ def test_a_variable_has_one_source(tmp_path: Path) -> None:
         ("-1", "there is no user -1 on this machine"),
         (str(2**32 - 1), f"there is no user {2**32 - 1} on this machine"),
         (str(2**70), f"there is no user {2**70} on this machine"),
-        ("true", "run_as: Input should be a valid dictionary"),
+        ("true", "run_as: Input should be a table"),
         ('{ group = "nogroup" }', "run_as: user is missing"),
         ('{ user = "nobody", gruop = "nogroup" }', "run_as: unknown key 'gruop'; known are user, group, groups"),
     ],

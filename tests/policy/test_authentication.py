@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rexec_server.core.errors import Exhausted, NotAllowed, RexecError, Unauthenticated
+from rexec_server.core.errors import NotAllowed, RateLimited, RexecError, Unauthenticated
 from rexec_server.core.origin import Origin
 from rexec_server.policy.authentication import CallerAuthenticator
 from rexec_server.policy.caller import Caller, Presented
@@ -188,6 +188,18 @@ def test_t_au_11_what_did_not_prove_a_caller_may_go() -> None:
     assert [checker.still_valid(caller) for caller in callers] == [True, False]
 
 
+def test_t_au_11_a_key_that_is_anothers_now_proves_nothing() -> None:
+    """A kid that was given to bob does not keep alice's streams open; nor does a token, where her certificate went."""
+    checker = authenticator()
+    by_token = checker.authenticate(present(bearer()))
+    by_both = checker.authenticate(present(bearer(), uris=(f"{URI}/alice",)))
+    checker.replace(changed(uris=frozenset()))
+    assert [checker.still_valid(caller) for caller in (by_token, by_both)] == [True, False]
+    given = dataclasses.replace(BOB, keys=ALICE.keys)
+    checker.replace(Callers([dataclasses.replace(ALICE, keys=()), given]))
+    assert [checker.still_valid(caller) for caller in (by_token, by_both)] == [False, False]
+
+
 def test_t_au_11_a_keys_end_ends_its_streams() -> None:
     """A stream that a key opened ends when the key does, and not when the token does."""
     clock = Clock()
@@ -217,7 +229,7 @@ def test_t_ds_05_who_guesses_is_told_to_wait(caplog: pytest.LogCaptureFixture) -
         with pytest.raises(Unauthenticated):
             checker.authenticate(present("Bearer x"))
     for _ in range(3):
-        with pytest.raises(Exhausted) as caught:
+        with pytest.raises(RateLimited) as caught:
             checker.authenticate(present("Bearer x", peer="ipv4:10.0.0.7:555"))
         assert 0 < caught.value.retry_after <= 30
     assert len(caplog.records) == 2
@@ -230,7 +242,7 @@ def test_t_ds_05_a_good_credential_passes_from_the_same_address() -> None:
     checker = authenticator(failed=Rate(1, 3600))
     with pytest.raises(Unauthenticated):
         checker.authenticate(present())
-    with pytest.raises(Exhausted):
+    with pytest.raises(RateLimited):
         checker.authenticate(present())
     assert checker.authenticate(present(bearer())).name == "alice"
     assert checker.authenticate(present(uris=(f"{URI}/bob",))).name == "bob"
@@ -256,7 +268,7 @@ def test_t_ds_05_failures_are_counted_per_address(first: str, second: str, share
     checker = authenticator(failed=Rate(1, 3600))
     with pytest.raises(Unauthenticated):
         checker.authenticate(present(peer=first))
-    with pytest.raises(Exhausted if shared else Unauthenticated):
+    with pytest.raises(RateLimited if shared else Unauthenticated):
         checker.authenticate(present(peer=second))
 
 

@@ -20,10 +20,9 @@ def modules_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
-def site(request: pytest.FixtureRequest) -> Site:
+def site(modules_site: Site) -> Site:
     """A production server with the rules and callers of tests/production/site.py; for the module to share."""
-    shared: Site = request.getfixturevalue("modules_site")
-    return shared
+    return modules_site
 
 
 @pytest.fixture

@@ -87,6 +87,7 @@ class Site:
         self.token_port = self.certificate_port = 0
         self.gateway = ""  # its URL, when there is one
         self._channels: list[grpc.Channel] = []
+        self._stubs: dict[str, api_grpc.ExecutionServiceStub] = {}
         server = self.authority.for_server("localhost", "127.0.0.1")
         self.write("ca.pem", self.authority.certificate)
         self.write("server.pem", server.certificate)
@@ -178,11 +179,11 @@ class Site:
         return lines[0].removeprefix("rexec-server: ")
 
     def reload(self) -> None:
-        """SIGHUP, and waits until it says that it has looked at both files."""
+        """SIGHUP, and waits until it says that it has looked at all files."""
         assert self.process is not None
-        before = self.log.count(" policy reloaded") + self.log.count(" policy NOT reloaded")
+        before = self.log.count(" audit reopened") + self.log.count(" audit NOT reopened")
         self.process.send_signal(signal.SIGHUP)
-        eventually(lambda: self.log.count(" policy reloaded") + self.log.count(" policy NOT reloaded") > before)
+        eventually(lambda: self.log.count(" audit reopened") + self.log.count(" audit NOT reopened") > before)
 
     def restart(self) -> None:
         """kill -9, and a new one on the same ports."""
@@ -192,6 +193,7 @@ class Site:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Ends the server, and returns its exit code."""
         assert self.process is not None
+        self._stubs.clear()  # their channels would wait before they look for the next server
         self.process.send_signal(number)
         code = self.process.wait(timeout=20)
         assert self.process.stdout is not None
@@ -245,11 +247,11 @@ class Site:
 
     def stub(self) -> api_grpc.ExecutionServiceStub:
         """On the listener for tokens: each call gives its own metadata, see `bearer`."""
-        return api_grpc.ExecutionServiceStub(self.channel())
+        return self._stub("", None)
 
     def certified(self, name: str) -> api_grpc.ExecutionServiceStub:
         """On the listener for certificates, with the caller's."""
-        return api_grpc.ExecutionServiceStub(self.channel(self.certificates[name]))
+        return self._stub(name, self.certificates[name])
 
     def channel(self, pair: Pair | None = None, authority: bytes | None = None) -> grpc.Channel:
         """To the listener for tokens, or, with a certificate, to the one for certificates."""
@@ -262,6 +264,11 @@ class Site:
         return self._channels[-1]
 
     # --- below ---
+
+    def _stub(self, name: str, pair: Pair | None) -> api_grpc.ExecutionServiceStub:
+        if name not in self._stubs:
+            self._stubs[name] = api_grpc.ExecutionServiceStub(self.channel(pair))
+        return self._stubs[name]
 
     def _write_config(self) -> None:
         lines = [f"{name} = {json.dumps(value)}" for name, value in self.settings.items() if value is not None]

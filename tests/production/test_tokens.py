@@ -162,6 +162,6 @@ def test_t_ds_05_who_guesses_is_told_to_wait_and_callers_are_not(make_site: Call
         thread.join()
     assert codes.count(grpc.StatusCode.UNAUTHENTICATED) == 5
     assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 25 * threads - 5
-    answer = refused(lambda: stub.List(api.ListRequest(), timeout=20), "RESOURCE_EXHAUSTED", "EXHAUSTED")
+    answer = refused(lambda: stub.List(api.ListRequest(), timeout=20), "RESOURCE_EXHAUSTED", "RATE_LIMITED")
     assert answer.details["RetryInfo"].retry_delay.ToSeconds() > 60
     assert site.log.count("was not let in") == 5

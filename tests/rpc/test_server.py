@@ -241,3 +241,11 @@ def test_the_port_is_free_after_a_stop(server: Server) -> None:
         pass
     server.start()
     assert eventually(lambda: run(server, "true")).execution.exit_code == 0
+
+
+def test_a_token_is_no_name(server: Server) -> None:
+    """Who sends a token to a server in --dev is told so; it does not become a caller's name that lists show."""
+    token = "eyJhbGciOiJkaXIifQ..48V1_ALb6US04U3b.5eym8TW_c8SuK0ltJ3rpYIzOeDQz7TALvtu6UG9oMo4.XFBoMYUZodetZdvTiFvSkQ"
+    metadata = [("authorization", f"Bearer {token}")]
+    error = refused(lambda: server.stub.GetServerInfo(api.GetServerInfoRequest(), metadata=metadata), "UNAUTHENTICATED")
+    assert token not in error.message

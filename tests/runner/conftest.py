@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.runner.harness import Runner
-from tests.runner.users import NOT_ROOT
+from tests.runner.users import need_root
 
 
 @pytest.fixture
@@ -58,8 +57,7 @@ def open_dir() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def root_runner(open_dir: Path) -> Iterator[Runner]:
     """A runner that is root, as in production, for all tests of a module."""
-    if os.geteuid() != 0:
-        pytest.skip(NOT_ROOT)
+    need_root()
     runner = Runner(open_dir / "root-state", "--no-cgroup", dev=False)
     yield runner
     runner.close()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import uuid
@@ -31,53 +29,13 @@ from rexec_server.core.spool import (
     read_exit,
     read_start,
 )
-from rexec_server.runner.wire import HEADER, Message, encode
+from rexec_server.runner.wire import Message
+from tests.runner.channel import Channelled
 from tests.waiting import eventually
 
 # Every command of a runner carries it in its environment, so that also one that lost everybody is found and ended.
 TAG = "REXEC_TEST_STATE"
 CAP = 8 * 1024 * 1024
-
-
-class Channelled:
-    """A blocking connection to a runner or a supervisor."""
-
-    def __init__(self, path: Path) -> None:
-        directory = os.open(path.parent, os.O_RDONLY)
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(30)
-        try:
-            self._socket.connect(f"/proc/self/fd/{directory}/{path.name}")
-        except OSError:
-            self._socket.close()
-            raise
-        finally:
-            os.close(directory)
-
-    def ask(self, request: Message) -> Message:
-        self.send(request)
-        return self.receive()
-
-    def send(self, request: Message) -> None:
-        self._socket.sendall(encode({"number": 1, **request}))
-
-    def receive(self) -> Message:
-        """ConnectionError when the other side is gone."""
-        (length,) = HEADER.unpack(self._exactly(HEADER.size))
-        answer: Message = json.loads(self._exactly(length))
-        return answer
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _exactly(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            piece = self._socket.recv(size - len(data))
-            if not piece:
-                raise ConnectionError("closed")
-            data += piece
-        return data
 
 
 class Run:

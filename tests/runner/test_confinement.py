@@ -1,20 +1,26 @@
-"""What a confined command is and may be: read from the kernel, in the command itself."""
+"""What a confined command is and may be: read from the kernel, in the command itself.
+
+T-CN-07, a front end killed under running jobs, is test_a_killed_server_is_nothing_to_its_commands in test_under_server,
+and all of test_kills and test_recovery.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rexec_server.core.launch import Confinement, Limits, StderrMode, StdinMode
 from rexec_server.core.spool import Channel, Reason
 from tests.runner.harness import Run, Runner, runs
-from tests.runner.users import COMMAND, CONFINED, NOT_ROOT, PYTHON, SERVER, environment, prefix
+from tests.runner.users import COMMAND, CONFINED, PYTHON, SERVER, environment, need_root, prefix
 from tests.waiting import eventually
 
 NO_CAPABILITIES = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0" * 16)
@@ -48,12 +54,13 @@ def start_error(run: Run) -> tuple[str, str]:
 
 
 @pytest.fixture
-def unprivileged_runner(start_runner: Callable[..., Runner], open_dir: Path) -> Runner:
-    """A runner of a user who is not root, not for developers: the one-user tier."""
+def unprivileged_runner(request: pytest.FixtureRequest, start_runner: Callable[..., Runner], open_dir: Path) -> Runner:
+    """A runner of a user who is not root, not for developers: the one-user tier. Its parameter is setpriv's flags."""
+    flags = getattr(request, "param", ())
     env, place = environment(), open_dir / "unprivileged"
     place.mkdir(exist_ok=True)
     os.chown(place, SERVER.pw_uid, SERVER.pw_gid)
-    options = {"prefix": prefix(SERVER), "python": PYTHON, "env": env, "cwd": "/", "dev": False}
+    options = {"prefix": prefix(SERVER, *flags), "python": PYTHON, "env": env, "cwd": "/", "dev": False}
     return start_runner("--no-cgroup", "--server-uid", "0", state_dir=place / "state", **options)
 
 
@@ -87,8 +94,7 @@ def test_t_cn_02_the_groups_are_exactly_the_declared(
     start_runner: Callable[..., Runner], tmp_path: Path, groups: tuple[int, ...]
 ) -> None:
     """Root's own supplementary groups are not handed to another user."""
-    if os.geteuid() != 0:
-        pytest.skip(NOT_ROOT)
+    need_root()
     runner = start_runner("--no-cgroup", prefix=("setpriv", "--groups", "0,4,27", "--"))
     assert Path(f"/proc/{runner.pid}/status").read_text().count("Groups:\t0 4 27") == 1
     seen = answer(runner.run(PYTHON, "-c", PROBE, confinement=CONFINED._replace(groups=groups)))
@@ -181,6 +187,12 @@ def test_t_cn_10_what_only_root_can_give(unprivileged_runner: Runner) -> None:
     assert (name, message[:41]) == ("EPERM", "could not empty its capability bounding s")
 
 
+@pytest.mark.parametrize(
+    "unprivileged_runner",
+    [(), ("--clear-groups", "--inh-caps=+net_raw", "--ambient-caps=+net_raw")],
+    ids=["without capabilities", "with an ambient one"],
+    indirect=True,
+)
 def test_t_cn_01_an_unprivileged_runner_gives_no_privileges(unprivileged_runner: Runner) -> None:
     """The bounding set stays, which only root can change; no_new_privs keeps every exec from taking out of it."""
     confinement = Confinement(no_new_privileges=True, drop_capabilities=True)
@@ -225,14 +237,32 @@ def test_a_command_that_became_root_harms_no_runner(unprivileged_runner: Runner,
     shutil.copy(shutil.which("setpriv") or "", program)
     program.chmod(0o4755)
     run = unprivileged_runner.run(str(program), "--reuid=0", "sleep", "300")
-    eventually(lambda: Path(f"/proc/{run.pid}/stat").stat().st_uid == 0 and b"sleep" in cmdline(run.pid))
+    eventually(lambda: cmdline(run.pid).startswith(b"sleep"))  # then it is root for good
     run.end(grace=0)
-    run.signal(15, group=True)
+    for group in (True, False):
+        run.signal(15, group=group)
     run.kill_shim()
     run.tell("attend")
     assert unprivileged_runner.run("true").wait().exit_code == 0
     os.kill(run.pid, 9)
     assert run.wait().reason == Reason.CANCELLED
+
+
+def test_what_a_stranger_is_told_is_no_status() -> None:
+    """To those who may not trace a process /proc gives exit code 0, whatever it was: that is taken for nothing."""
+    script = """
+import os, sys
+from rexec_server.runner.linux import foreign_status
+print(foreign_status(int(sys.argv[1]), os.pidfd_open(int(sys.argv[1]))))
+"""
+    env = environment()
+    with subprocess.Popen(["sh", "-c", "exit 3"]) as zombie:
+        eventually(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE)
+        told = [
+            subprocess.run([*who, PYTHON, "-c", script, str(zombie.pid)], env=env, cwd="/", capture_output=True).stdout
+            for who in ((), prefix(COMMAND))
+        ]
+    assert told == [b"Status(exit_code=3, signal=None)\n", b"None\n"]
 
 
 def test_one_thread_forks(root_runner: Runner) -> None:

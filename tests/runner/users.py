@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,10 @@ import pytest
 
 from rexec_server.core.launch import Confinement
 
-NOT_ROOT = "only root can be other users"
 # Each system has them. One has the server, the other the commands.
 SERVER, COMMAND = pwd.getpwnam("daemon"), pwd.getpwnam("nobody")
 # The interpreter that runs the tests may be in somebody's home, where no other user gets to.
-PYTHON = "/usr/bin/python3"
+PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 CONFINED = Confinement(
@@ -30,11 +30,16 @@ def prefix(user: pwd.struct_passwd, *flags: str) -> tuple[str, ...]:
     return ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", *(flags or ("--clear-groups",)), "--")
 
 
+def need_root() -> None:
+    """Skips the test where other users, or the means to be one, are not to be had."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("only root, with setpriv of util-linux, can be other users")
+
+
 @functools.cache
 def environment() -> dict[str, str]:
     """With this, PYTHON runs rexec as any user; the test is skipped where that cannot be."""
-    if os.geteuid() != 0:
-        pytest.skip(NOT_ROOT)
+    need_root()
     packages = [path for path in sys.path if path.endswith("site-packages")]
     path = ":".join([str(_ROOT), str(_ROOT / "protos"), *packages])
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}

@@ -15,7 +15,7 @@ import { installTheme } from "./theme.js";
 let me = ""; // who the server says the page is
 let wasAway = true;
 let unknown = false; // the server asks who the page is, and there is no key
-let asked = false; // once: whoever closes the question finds it again behind a button
+let asked = false; // once for each caller: whoever closes the question finds it again behind a button
 
 const list = new ExecutionsList(connection);
 const view = new ExecutionView({
@@ -106,6 +106,7 @@ function close() {
 
 /** The page acts as somebody else now; `stays` where it is when only a proof was missing. */
 function onCaller(stays) {
+  asked = false;
   if (stays) {
     routed = null;
     route();

@@ -1,0 +1,215 @@
+"""What a server that checks its callers does not start with: each time exit code 78 and one line that says why."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from rexec.v1 import execution_service_pb2 as api
+from rexec.v1 import execution_service_pb2_grpc as api_grpc
+
+from tests.production.site import RULES, Site
+from tests.rpc.calls import launch, refused
+
+MAKE_SITE = Callable[..., Site]
+
+
+def refusal(site: Site, **env: str) -> str:
+    """Starts a server that must not stay up. Returns the one line that it says, and it says no other."""
+    site._write_config()
+    done = subprocess.run(
+        [sys.executable, "-m", "rexec_server", "--config", site.path("rexec.toml")],
+        capture_output=True, text=True, timeout=60, env={**os.environ, **env},
+    )  # fmt: skip
+    assert done.returncode == 78, (done.returncode, done.stdout, done.stderr)
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert not done.stdout
+    return done.stderr.removeprefix("rexec-server: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"listen": ["0.0.0.0:0"]}, "0.0.0.0:0 is not loopback, so it needs tls_cert and tls_key"),
+        ({"listen": ["[::]:0"]}, "[::]:0 is not loopback, so it needs tls_cert and tls_key"),
+        ({"listen": ["127.0.0.1:0", "example.org:0"]}, "example.org:0 is not loopback, so it needs tls_cert"),
+        ({"no_gateway": False, "gateway": "0.0.0.0:0"}, "the gateway's address 0.0.0.0:0 is not loopback, so it needs"),
+    ],
+    ids=["any address", "any IPv6 address", "a name", "gateway"],
+)
+def test_t_cf_01_beyond_loopback_without_tls(make_site: MAKE_SITE, settings: dict[str, object], why: str) -> None:
+    """T-CF-01: what a network can reach speaks TLS, or is not there."""
+    site = make_site()
+    site.settings |= settings
+    assert why in refusal(site)
+
+
+@pytest.mark.parametrize("name", ["server.key", "callers.toml"])
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda path: path.chmod(0o644), "can be read by others (mode 0644); chmod go= "),
+        (lambda path: path.unlink(), "No such file or directory"),
+        (lambda path: path.write_bytes(b""), ""),
+    ],
+    ids=["0644", "missing", "empty"],
+)
+def test_t_cf_02_key_files(make_site: MAKE_SITE, name: str, spoil: Callable[[Path], None], why: str) -> None:
+    """T-CF-02: a key that others can read, or that is not there, is no key; the line names the file."""
+    site = make_site()
+    spoil(site.directory / name)
+    line = refusal(site)
+    assert why in line
+    assert name in line
+
+
+def test_t_cf_02_a_policy_that_others_can_write(make_site: MAKE_SITE) -> None:
+    """T-CF-02: whoever can change the rules may run anything."""
+    site = make_site()
+    (site.directory / "policy.toml").chmod(0o660)
+    assert "policy.toml can be written by others (mode 0660)" in refusal(site)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775])
+def test_t_cf_03_a_socket_where_others_can_write(make_site: MAKE_SITE, mode: int) -> None:
+    """T-CF-03: somebody could put a socket of their own in its place."""
+    site = make_site(listen=["unix:placeholder"])
+    directory = site.directory / "run"
+    directory.mkdir()
+    directory.chmod(mode)
+    site.settings["listen"] = [f"unix:{directory}/rexec.sock"]
+    assert f"others can write in {directory}; chmod go-w {directory}" in refusal(site)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_t_cf_03_a_sockets_mode(make_site: MAKE_SITE, umask: int) -> None:
+    """T-CF-03: only our user and group may connect, whatever the umask; and a token is still needed."""
+    site = make_site()
+    path = site.directory / "run" / "rexec.sock"
+    path.parent.mkdir(mode=0o700)
+    site.settings["listen"] = ["127.0.0.1:0", "127.0.0.1:0", f"unix:{path}"]
+    before = os.umask(umask)
+    try:
+        site.start()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) in (0o600, 0o660)
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        stub = api_grpc.ExecutionServiceStub(channel)
+        refused(lambda: stub.GetServerInfo(api.GetServerInfoRequest(), timeout=20), "UNAUTHENTICATED")
+        answer = stub.GetServerInfo(api.GetServerInfoRequest(), timeout=20, metadata=site.bearer("alice"))
+    assert answer.caller == "alice"
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"callers": None}, "no callers are configured, so nobody could be let in"),
+        ({"policy": None}, "no policy is configured, so nothing could be run"),
+    ],
+)
+def test_t_cf_04_without_callers_or_policy(make_site: MAKE_SITE, settings: dict[str, object], why: str) -> None:
+    """T-CF-04: nothing is open because somebody forgot to close it."""
+    assert why in refusal(make_site(**settings))
+
+
+@pytest.mark.parametrize("name", ["callers.toml", "policy.toml"])
+@pytest.mark.parametrize("content", ["", "# nothing\n", "= broken"], ids=["empty", "a comment", "no TOML"])
+def test_t_cf_04_empty_callers_or_policy(make_site: MAKE_SITE, name: str, content: str) -> None:
+    """T-CF-04: a file that lets nobody in, or nothing run, is a mistake, and is said to be."""
+    site = make_site()
+    site.write(name, content.encode())
+    assert name in refusal(site)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [{"GRPC_TRACE": "all"}, {"GRPC_TRACE": "http"}, {"GRPC_VERBOSITY": "debug"}, {"GRPC_VERBOSITY": "DEBUG"}],
+    ids=str,
+)
+def test_t_cf_05_tracing(make_site: MAKE_SITE, env: dict[str, str]) -> None:
+    """T-CF-05: gRPC's traces show metadata, and so every token: GRPC_TRACE=all was seen to."""
+    ((name, value),) = env.items()
+    assert f"{name}={value}" in refusal(make_site(), **env)
+
+
+def test_t_cf_05_introspection_is_for_callers(make_site: MAKE_SITE) -> None:
+    """T-CF-05, adapted: reflection stays, and channelz when asked for; both to those who are let in alone."""
+    site = make_site(channelz=True)
+    site.start()
+    channel = site.channel()
+    servers = channel.unary_unary("/grpc.channelz.v1.Channelz/GetServers")
+    refused(lambda: servers(b"", timeout=20), "UNAUTHENTICATED")
+    assert servers(b"", timeout=20, metadata=site.bearer("alice"))
+    reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    list_services = b"\x3a\x00"  # ServerReflectionRequest(list_services="")
+    refused(lambda: next(reflection(iter([list_services]), timeout=20)), "UNAUTHENTICATED")
+    assert b"rexec.v1" in next(reflection(iter([list_services]), timeout=20, metadata=site.bearer("alice")))
+
+
+def test_a_policy_whose_tests_fail(make_site: MAKE_SITE) -> None:
+    """c.10: rules that do not do what their own tests say are not used."""
+    wrong = RULES.replace('expect = "deny"', 'expect = "allow"', 1)
+    line = refusal(make_site(rules=wrong))
+    assert "policy.toml" in line
+    assert "echo" in line
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda site: site.settings.update(audit=site.path("no/audit")), "no/audit: No such file or directory"),
+        (lambda site: site.settings.update(audit=str(site.directory)), "Is a directory"),
+        (lambda site: (site.audit.touch(), site.audit.chmod(0o666)), "can be written by others (mode 0666)"),
+        (lambda site: site.audit.symlink_to("/dev/null"), "it is a symbolic link"),
+        (lambda site: site.settings.update(audit=f"journald:{site.path('none')}"), "none: No such file or directory"),
+    ],
+    ids=["no directory", "a directory", "0666", "a link", "no journald"],
+)
+def test_an_audit_that_cannot_be_written(make_site: MAKE_SITE, spoil: Callable[[Site], object], why: str) -> None:
+    """c.10: what cannot be written down is not done, so a server without its audit does not begin."""
+    site = make_site()
+    spoil(site)
+    line = refusal(site)
+    assert why in line
+    assert "audit" in line
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--callers", "c.toml"), ("--policy", "p.toml"), ("--audit", "a.jsonl"),
+        ("--tls-cert", "c.pem", "--tls-key", "k.pem"), ("--tls-cert", "c", "--tls-key", "k", "--client-ca", "ca"),
+        ("--listen", "0.0.0.0:0"), ("--gateway", "0.0.0.0:0"),
+    ],
+    ids=lambda flags: flags[0],
+)  # fmt: skip
+def test_dev_goes_with_no_production_setting(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """A server that lets everybody in is never taken for one that does not."""
+    done = launch("--dev", "--state-dir", str(tmp_path / "state"), *flags)
+    assert done.returncode == 78, done.stderr
+    assert done.stderr.startswith("rexec-server: --dev lets everybody in, so it ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_dev_goes_with_no_listener_table(make_site: MAKE_SITE) -> None:
+    """Nor is it configured by mistake, in the file of a production server."""
+    site = make_site(dev=True, callers=None, policy=None, audit=None)
+    assert "--dev lets everybody in, so it does not go with listener" in refusal(site)
+
+
+def test_t_ds_07_a_second_server_on_the_same_port(make_site: MAKE_SITE) -> None:
+    """T-DS-07: it is refused, and does not take half of the first one's calls."""
+    first, second = make_site("first"), make_site("second")
+    first.start()
+    second.token_port = first.token_port
+    assert f"cannot listen on 127.0.0.1:{first.token_port}" in second.refused()
+    stub = first.stub()
+    for _ in range(20):
+        assert stub.GetServerInfo(api.GetServerInfoRequest(), timeout=20, metadata=first.bearer("alice")).caller
