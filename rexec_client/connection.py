@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from rexec_client.channel import is_local, resolve_target
@@ -10,6 +11,9 @@ from rexec_client.credentials import Credentials, anonymous, bearer
 from rexec_client.errors import CredentialsError
 from rexec_client.results import StrPath
 from rexec_client.tls import Tls
+
+# A compact JWE. A name is sent as it is, over plaintext too.
+_TOKEN = re.compile(r"[\w-]+\.[\w-]*\.[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ def _refuse_plaintext(target: str, tls: Tls | None) -> None:
 
 
 def _named(caller: str | None, tls: Tls | None) -> Credentials:
+    if caller and _TOKEN.fullmatch(caller):
+        raise CredentialsError("caller (--caller, REXEC_CALLER) is a token, not a name: use key_file (--key-file)")
     if caller and tls is not None and tls.cert:
         raise CredentialsError(
             f"the certificate says who one is, and the name {caller} proves nothing: "

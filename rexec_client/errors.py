@@ -4,7 +4,7 @@ RexecError
 ├── CallError                   a call did not succeed; what the command does is another question
 │   ├── InvalidRequestError     the request breaks a rule; `violations` says which fields
 │   ├── NotFoundError           no such execution, or another caller's
-│   ├── AlreadyExistsError      the exec_id belongs to another request
+│   ├── AlreadyExistsError      the exec_id belongs to another request; reason TOKEN_USED: the token has started another
 │   ├── PreconditionError       not in the state that this needs
 │   │   ├── BusyError           the exclusive group runs something already
 │   │   ├── ExecIdUsedError     the exec_id was deleted or expired
@@ -12,7 +12,7 @@ RexecError
 │   ├── OutOfRangeError         an offset beyond the end
 │   ├── PermissionDeniedError   not allowed
 │   ├── UnauthenticatedError    no credential, or not a good one
-│   ├── ResourceExhaustedError  a limit is reached; `retry_after` says when to try again
+│   ├── ResourceExhaustedError  a limit is reached; reason RATE_LIMITED: too often. `retry_after` says when to try again
 │   ├── UnavailableError        the server is not there, starting, or draining
 │   └── DeadlineError           no answer in time
 ├── ResultError                 the command was accepted, and its result is not what was asked for
@@ -88,7 +88,7 @@ class NotFoundError(CallError):
 
 
 class AlreadyExistsError(CallError):
-    """This exec_id was accepted before, with another request."""
+    """This exec_id was accepted before, with another request. Reason TOKEN_USED: this token was; make a new one."""
 
 
 class PreconditionError(CallError):
@@ -120,7 +120,10 @@ class UnauthenticatedError(CallError):
 
 
 class ResourceExhaustedError(CallError):
-    """A limit of the server is reached; `retry_after` (seconds) says when to try again, if the server knows."""
+    """A limit of the server is reached; `retry_after` (seconds) says when to try again, if the server knows.
+
+    Reason EXHAUSTED: too much at once. Reason RATE_LIMITED: too often lately.
+    """
 
 
 class UnavailableError(CallError):

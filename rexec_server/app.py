@@ -55,8 +55,9 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
     async with AsyncExitStack() as stack:
         security = build(config)
         stack.callback(security.close)
-        # Files are read in a thread: nobody's call waits for that.
-        loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, security.reload))
+        if not config.dev:  # there a terminal that is closed ends the server
+            # Files are read in a thread: nobody's call waits for that.
+            loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, security.reload))
 
         # The index comes first and goes last: every end that is seen is written there.
         index = Index(f"{config.state_dir}/index.sqlite", security.journal)
@@ -81,21 +82,17 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         features = [*engine.features(), *(["inotify"] if waker.has_inotify else [])]
         facts = ServerFacts(__version__, uuid.uuid4().hex, config.tail_lines, defaults, bounds, features)
         servicer = ExecutionServicer(executions, security.admission, security.recorder, facts, drain)
-        server = RpcServer(
-            servicer,
-            drain,
-            CallInterceptor(security.authenticator, security.limits, security.recorder),
-            config.channelz,
-        )
+        interceptor = CallInterceptor(security.authenticator, security.limits, security.recorder)
+        server = RpcServer(servicer, drain, interceptor, channelz_on=config.channelz, dev=config.dev)
         addresses = listen_all(server, config)
         front = await Front.prepare(config, server, addresses)
         await server.start()
         pruner = asyncio.create_task(_prune(executions))
         stack.callback(pruner.cancel)
-        _greet(config, addresses, front.url if front else None)
         if front:
             front.start()
             stack.push_async_callback(front.stop)
+        _greet(config, addresses, front.url if front else None)
 
         await stop.wait()
         _log.info("stopping; %d executions %s", len(executions.live), "end" if config.end_on_stop else "go on")
@@ -155,22 +152,18 @@ async def _end_all(executions: Executions) -> None:
 def _greet(config: Config, addresses: list[str], gateway: str | None) -> None:
     for address in addresses:
         _log.info("listening on %s", address)
-    print(f"rexec-server {__version__} listens on {', '.join(addresses)}.", end="", flush=not config.dev)
-    if not config.dev:
-        print(f"\nThe page and JSON are at {gateway}" if gateway else "", flush=True)
-        return
-    _log.warning(
-        "--dev: everybody on this machine may run commands as %s", os.environ.get("USER", f"uid {os.getuid()}")
-    )
-    target = addresses[0]
-    print(
-        " Try, in another terminal:\n"
-        f"    rexec --target {target} run -- echo hello\n"
-        f"    grpcurl -plaintext {target} list"
-        + (
-            f"\nThe page and JSON are at {gateway}:\n    http POST {gateway}/api/exec/me cmd='echo hello'"
-            if gateway
-            else ""
-        ),
-        flush=True,
-    )
+    lines = [f"rexec-server {__version__} listens on {', '.join(addresses)}."]
+    if config.dev:
+        _log.warning("--dev: everybody on this machine may run commands as %s", os.environ.get("USER", os.getuid()))
+        lines[0] += " Try, in another terminal:"
+        lines += [
+            f"    rexec --target {addresses[0]} run -- echo hello",
+            f"    grpcurl -plaintext {addresses[0]} list",
+        ]
+    elif os.geteuid() == 0:
+        _log.warning("the server is root, and need not be: give it a user of its own (docs/security.md)")
+    if gateway:
+        lines.append(f"The page and JSON are at {gateway}" + (":" if config.dev else ""))
+    if gateway and config.dev:
+        lines.append(f"    http POST {gateway}/api/exec/me cmd='echo hello'")
+    print("\n".join(lines), flush=True)

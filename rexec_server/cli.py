@@ -104,7 +104,7 @@ def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
 
 
 def _serve(config: Config) -> None:
-    claim(config.state_dir)
+    claim(config.state_dir, dev=config.dev)
     # In the one-user mode the runner is ours to start; else its own unit does that, and may be root.
     launcher = RunnerLauncher(config.state_dir, RUNNER_IDLE_SECONDS, config.dev) if config.start_runner else None
     if launcher:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import socket
 import tomllib
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import platformdirs
@@ -21,55 +21,36 @@ from pydantic import (
     model_validator,
 )
 
-from rexec_server.policy.files import PolicyError, read_private
+from rexec_server.core.command import MAX_SECONDS
+from rexec_server.policy import units
+from rexec_server.policy.files import PolicyError, read_private, read_trusted
 from rexec_server.policy.rate import Rate
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 DEFAULT_GATEWAY = "127.0.0.1:3000"
 # What only a server that checks its callers has.
-_PRODUCTION = ("callers", "policy", "audit", "listener", "tls_cert", "client_ca")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
-_SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
-_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
+_PRODUCTION = (
+    "callers", "policy", "audit", "listener", "tls_cert", "client_ca", "caller_calls", "caller_starts", "all_starts",
+    "failed_auth", "gateway_behind_proxy",
+)  # fmt: skip
 
 
 class ConfigError(Exception):
     """The configuration does not allow to start; the message says what is wrong and where."""
 
 
-def _duration(value: Any) -> Any:
-    """Seconds, or a text such as 500ms, 30s, 5m, 24h, 7d."""
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value.strip())
-        if not match:
-            raise ValueError(f"{value!r} is no duration; write for example 30s, 5m or 24h")
-        return float(match[1]) * _SECONDS[match[2]]
-    return value
+def _number(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """What may be a number, or a text that says one."""
+    return lambda value: parse(value) if isinstance(value, str) else value
 
 
-def _size(value: Any) -> Any:
-    """Bytes, or a text such as 512K, 64M, 10G (powers of 1024)."""
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
-        if not match:
-            raise ValueError(f"{value!r} is no size; write for example 64M or 10G")
-        return int(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")
-    return value
-
-
-# As in core.command: longer durations are mistakes.
-MAX_SECONDS = 100 * 365 * 86400.0
 # What GetServerInfo's fields can hold.
 MAX_UINT32 = 2**32 - 1
 
 
-def _rate(value: Any) -> Any:
-    return Rate.parse(value) if isinstance(value, str) else value
-
-
-CallRate = Annotated[Rate, BeforeValidator(_rate)]
-Seconds = Annotated[float, BeforeValidator(_duration), Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
-Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+CallRate = Annotated[Rate, BeforeValidator(_number(Rate.parse))]
+Seconds = Annotated[float, BeforeValidator(_number(units.duration)), Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Bytes = Annotated[int, BeforeValidator(_number(units.size)), Field(gt=0)]
 
 
 def _check_address(address: str) -> str:
@@ -81,8 +62,10 @@ def _check_address(address: str) -> str:
 def split_address(address: str) -> tuple[str, int]:
     """Host and port of `host:port` or `[ipv6]:port`."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not port.isdigit():
         raise ValueError(f"{address!r} is no address; write host:port or unix:PATH")
+    if int(port) > 65535:
+        raise ValueError(f"{address!r}: a port is 0 to 65535")
     return host.strip("[]"), int(port)
 
 
@@ -197,7 +180,7 @@ class Config(BaseModel):
 
     def _check_dev(self) -> None:
         for name in _PRODUCTION:
-            if getattr(self, name):
+            if name in self.model_fields_set and getattr(self, name):
                 raise ValueError(f"--dev lets everybody in, so it does not go with {name}")
         for address in (*self.listen, self.gateway):
             if not is_loopback(address):
@@ -206,7 +189,8 @@ class Config(BaseModel):
     def _check_production(self) -> None:
         if not self.callers:
             raise ValueError(
-                "no callers are configured, so nobody could be let in; to try rexec on this machine alone, use --dev"
+                "no callers are configured, so nobody could be let in: --callers names a file of them;"
+                " to try rexec on this machine alone, use --dev"
             )
         if not self.policy:
             raise ValueError("no policy is configured, so nothing could be run; --policy names a file of rules")
@@ -237,22 +221,31 @@ def read_file(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             settings = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from error
     settings = {name.replace("-", "_"): value for name, value in settings.items()}
-    if isinstance(settings.get("callers"), dict):  # then the keys are in here
-        try:
-            read_private(path)
-        except PolicyError as error:
-            raise ConfigError(str(error)) from error
+    _check_readers(path, settings)
     for name in settings:
         if name not in Config.model_fields:
             raise ConfigError(f"{path}: unknown key {name!r}; known are {', '.join(Config.model_fields)}")
     return settings
 
 
+def _check_readers(path: str, settings: dict[str, Any]) -> None:
+    """Whoever can write the file chooses the callers; with the callers in it, it holds their keys."""
+    if settings.get("dev"):
+        return
+    check = read_private if isinstance(settings.get("callers"), dict) else read_trusted
+    try:
+        check(path)
+    except PolicyError as error:
+        raise ConfigError(str(error)) from error
+
+
 def build(settings: dict[str, Any]) -> Config:
-    """The checked configuration. ConfigError names each setting that is wrong."""
+    """The checked configuration. ConfigError names each setting that is wrong, and what it was."""
     try:
         return Config(**settings)
     except ValidationError as error:
@@ -260,5 +253,9 @@ def build(settings: dict[str, Any]) -> Config:
 
 
 def _describe(problem: Any) -> str:
-    where = "--" + str(problem["loc"][0]).replace("_", "-") + ": " if problem["loc"] else ""
-    return where + str(problem["msg"]).removeprefix("Value error, ")
+    first, *below = map(str, problem["loc"] or [""])
+    where = ".".join((first, *below)) if below else first and "--" + first.replace("_", "-")
+    what = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")
+    given = problem.get("input")
+    shown = f" (it is {given!r:.80})" if where and isinstance(given, str | int | float) else ""
+    return f"{where}: {what}{shown}" if where else what

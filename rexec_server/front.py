@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import ssl
+import sys
 import time
 
 from rexec_server.addresses import listen
@@ -40,7 +41,14 @@ class Front:
         return cls(config, listening, _target(server, config, addresses)) if listening else None
 
     def start(self) -> None:
-        self._process.start()
+        """StartRefused when there is no way to run it."""
+        try:
+            self._process.start()
+        except OSError as error:
+            python = os.path.realpath(sys.executable)
+            raise StartRefused(
+                f"cannot start the gateway: {python}: {error.strerror}; --no-gateway goes without"
+            ) from error
 
     async def stop(self) -> None:
         await self._process.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from rexec_server.core import pid_file
 
@@ -11,13 +12,25 @@ class StartRefused(Exception):
     """The server cannot start; the message says why, in one line."""
 
 
-def claim(state_dir: str) -> int:
+def claim(state_dir: str, *, dev: bool) -> int:
     """Makes the directory, and takes it for the life of this process. Returns the lock. StartRefused."""
     os.umask(0o077)
     try:
         os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        if not dev:
+            _check_ours(state_dir)
         return pid_file.hold(f"{state_dir}/server.pid")
     except pid_file.Held as other:
         raise StartRefused(f"another rexec-server (pid {other.pid}) serves {state_dir}") from None
     except OSError as error:
         raise StartRefused(f"cannot use the state directory {state_dir}: {error.strerror}") from error
+
+
+def _check_ours(state_dir: str) -> None:
+    """Whoever else could write in it could be our runner, and would be given every command with its secrets."""
+    status = os.stat(state_dir)
+    if status.st_uid != os.geteuid():
+        raise StartRefused(f"the state directory {state_dir} belongs to uid {status.st_uid}, and must be ours")
+    if status.st_mode & 0o022:
+        mode = stat.S_IMODE(status.st_mode)
+        raise StartRefused(f"the state directory {state_dir} can be written by others ({mode:04o}); chmod go-w it")

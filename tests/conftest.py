@@ -6,6 +6,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -72,13 +73,19 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Leaked processes, descriptors and threads fail the test that leaked them."""
     if getattr(request.module, "SHARES_SERVER", False):
         request.getfixturevalue("modules_server")  # it was there before, and stays
-    me = psutil.Process()
-    fds, threads, children = _own_fds(), threading.active_count(), set(me.children())
+    fds, threads, children = _own_fds(), threading.active_count(), _own_children()
     yield
-    eventually(lambda: set(me.children()) <= children, within=20)
+    eventually(lambda: _own_children() <= children, within=20)
     eventually(lambda: threading.active_count() <= threads, within=20)
     # gRPC keeps a few descriptors (its poller, its event engine) once it was used at all.
     eventually(lambda: len(_own_fds() - fds) <= 8, within=20)
+
+
+def _own_children() -> set[psutil.Process]:
+    """While others come and go all over the machine, which psutil may stumble over."""
+    while True:
+        with suppress(psutil.NoSuchProcess):
+            return set(psutil.Process().children())
 
 
 def _own_fds() -> set[str]:

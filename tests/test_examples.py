@@ -24,10 +24,19 @@ GRPCURL = Path(sys.executable).parent / "grpcurl"
 FOLLOW = EXAMPLES / "node" / "follow.js"
 NUMBERS = [str(number) for number in range(28, 49)]
 
-needs_node = pytest.mark.skipif(
-    shutil.which("node") is None or not (EXAMPLES / "node" / "node_modules").is_dir(),
-    reason="no Node.js, or no `npm ci` in examples/node",
-)
+
+def without_node() -> str:
+    """Why the Node examples cannot run here; empty when they can."""
+    if shutil.which("node") is None or not (EXAMPLES / "node" / "node_modules").is_dir():
+        return "no Node.js, or no `npm ci` in examples/node"
+    oldest = json.loads((EXAMPLES / "node" / "package.json").read_text())["engines"]["node"].removeprefix(">=")
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=50).stdout.strip()
+    major = re.match(r"v(\d+)\.", version)
+    return "" if major and int(major[1]) >= int(oldest) else f"Node.js {version or '?'} is older than {oldest}"
+
+
+WITHOUT_NODE = without_node()
+needs_node = pytest.mark.skipif(bool(WITHOUT_NODE), reason=WITHOUT_NODE)
 
 
 class Server(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import itertools
 import json
 import os
@@ -16,7 +17,7 @@ from rexec_server.core.errors import Unavailable
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import CONTROL, EXIT, RUNNER_SOCKET, SPOOL, Reason, StartError
 from rexec_server.runner import linux
-from rexec_server.runner.wire import HEADER, MAX_FRAME, Message, encode
+from rexec_server.runner.wire import HEADER, MAX_FRAME, Message, encode, peer_uid
 
 # How long a dead runner or shim may take to be replaced before a caller is told.
 PATIENCE_SECONDS = 10.0
@@ -155,7 +156,12 @@ class _Channel:
 
     @classmethod
     async def connect(cls, path: str) -> _Channel:
-        return cls(*await asyncio.open_unix_connection(path))
+        """OSError when nobody listens there, or somebody who is neither root nor we: a launch has secrets in it."""
+        reader, writer = await asyncio.open_unix_connection(path)
+        if peer_uid(writer.get_extra_info("socket")) not in (0, os.geteuid()):
+            writer.close()
+            raise PermissionError(errno.EPERM, "another user listens there")
+        return cls(reader, writer)
 
     async def ask(self, request: Message) -> Message:
         """Unavailable when the connection ends before the answer."""
@@ -173,8 +179,7 @@ class _Channel:
     async def close(self) -> None:
         self._writer.close()
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait([self._task])  # its cancellation is not ours, and ours must not be taken for its
         with suppress(OSError):
             await self._writer.wait_closed()
 

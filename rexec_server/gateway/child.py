@@ -40,6 +40,8 @@ class GatewayProcess:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        """OSError when it cannot even be tried: our user may not run this Python, say."""
+        self._pid = self._spawn()
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -56,13 +58,20 @@ class GatewayProcess:
         self._listener.close()
 
     async def _run(self) -> None:
-        while not self._stopping:
-            self._pid = self._spawn()
-            _, status = await asyncio.to_thread(os.waitpid, self._pid, 0)
-            self._pid = 0
-            if not self._stopping:
+        while True:
+            if self._pid:
+                _, status = await asyncio.to_thread(os.waitpid, self._pid, 0)
+                self._pid = 0
+                if self._stopping:
+                    return
                 _log.error("the gateway ended (%s); starting another", os.waitstatus_to_exitcode(status))
-                await asyncio.sleep(RESTART_SECONDS)
+            await asyncio.sleep(RESTART_SECONDS)
+            if self._stopping:
+                return
+            try:
+                self._pid = self._spawn()
+            except OSError as error:
+                _log.error("cannot start the gateway: %s; trying again", error.strerror)
 
     def _spawn(self) -> int:
         """posix_spawn does not fork, and is safe beside gRPC."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -20,11 +21,10 @@ from rexec_server.rpc.rights import RIGHTS, Right, check
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+# Streams of those who need no credential, from one address.
+MOST_OPEN_STREAMS = 32
+
 _caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
-
-
-# Streams of those who need no credential, together.
-MOST_OPEN_STREAMS = 256
 
 
 def current_caller() -> Caller:
@@ -40,7 +40,7 @@ class CallInterceptor(ServerInterceptor):
         self._recorder = recorder
         self._limits = limits
         self.draining = False
-        self._open_streams = 0
+        self._open_streams: Counter[str] = Counter()  # by address
 
     async def intercept_service(
         self,
@@ -51,7 +51,7 @@ class CallInterceptor(ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or method not in RIGHTS:
             return grpc.stream_stream_rpc_method_handler(self._unknown(method))
-        if RIGHTS[method] is Right.NOBODY:
+        if RIGHTS[method] is Right.OPEN:
             return self._open(handler)
         if handler.request_streaming:
             streaming = self._streaming(method, handler.stream_stream)
@@ -84,13 +84,20 @@ class CallInterceptor(ServerInterceptor):
         _caller.set(caller)
         return caller
 
+    def _check_still(self, caller: Caller) -> None:
+        """A call may have waited for long: its answer is for who is a caller now."""
+        if not self._authenticator.still_valid(caller):
+            raise Unauthenticated("this caller's rights were changed meanwhile")
+
     def _unary(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Context) -> Any:
             try:
-                self._enter(context, name)
+                caller = self._enter(context, name)
                 _check_decoded(request)
                 answer = method(request, context)
-                return await answer if inspect.isawaitable(answer) else answer  # channelz is not async
+                answer = await answer if inspect.isawaitable(answer) else answer  # channelz is not async
+                self._check_still(caller)
+                return answer
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
@@ -105,8 +112,7 @@ class CallInterceptor(ServerInterceptor):
                 _check_decoded(request)
                 async for message in method(request, context):
                     # Heartbeats come at least once a minute: so long may a caller follow who is one no more.
-                    if not self._authenticator.still_valid(caller):
-                        raise Unauthenticated("this caller's rights were changed meanwhile")
+                    self._check_still(caller)
                     yield message
             except grpc.aio.AbortError:
                 raise
@@ -126,13 +132,16 @@ class CallInterceptor(ServerInterceptor):
         method = _decoded(handler.unary_stream)
 
         async def call(request: Any, context: Context) -> Any:
-            if self._open_streams >= MOST_OPEN_STREAMS:
-                await abort(context, Exhausted("open streams", "too many watch; try again, or ask once", 5.0))
-            self._open_streams += 1
+            address = context.peer().rpartition(":")[0]
+            if self._open_streams[address] >= MOST_OPEN_STREAMS:
+                await abort(context, Exhausted("open streams", "too many watch from there; ask once", 5.0))
+            self._open_streams[address] += 1
             try:
                 return await method(request, context)
             finally:
-                self._open_streams -= 1
+                self._open_streams[address] -= 1
+                if not self._open_streams[address]:
+                    del self._open_streams[address]
 
         return grpc.unary_stream_rpc_method_handler(call, _tolerant(handler), handler.response_serializer)
 

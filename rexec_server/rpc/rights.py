@@ -11,7 +11,7 @@ from rexec_server.policy.caller import Caller
 class Right(enum.Enum):
     """What a call needs of its caller's credential."""
 
-    NOBODY = "open to everybody, without any credential"
+    OPEN = "open to everybody, without any credential"
     READ = "a credential, be it for looking only"
     ACT = "a credential that is good for starting and ending"
 
@@ -30,8 +30,8 @@ RIGHTS = {
     f"{_SERVICE}GetServerInfo": Right.READ,
     # Says that a process serves, and nothing about anybody: load balancers ask without credentials. (Health/List is
     # not here: grpcio-health-checking has it only to fail in it, with a traceback in the log.)
-    "/grpc.health.v1.Health/Check": Right.NOBODY,
-    "/grpc.health.v1.Health/Watch": Right.NOBODY,
+    "/grpc.health.v1.Health/Check": Right.OPEN,
+    "/grpc.health.v1.Health/Watch": Right.OPEN,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Right.READ,
     "/grpc.channelz.v1.Channelz/GetTopChannels": Right.READ,
     "/grpc.channelz.v1.Channelz/GetServers": Right.READ,

@@ -33,15 +33,23 @@ OPTIONS = [
 ]
 
 
+_AMONG_STRANGERS = [
+    # Each stream costs some 20 KB before anybody knows who opened it.
+    ("grpc.max_concurrent_streams", 1024),
+]
+
+
 class RpcServer:
     """Serves until `drain`. Followers are ended first, so that stopping does not wait for the slowest of them."""
 
     def __init__(
-        self, servicer: ExecutionServicer, drain: Drain, interceptor: CallInterceptor, channelz_on: bool
+        self, servicer: ExecutionServicer, drain: Drain, interceptor: CallInterceptor, *, channelz_on: bool, dev: bool
     ) -> None:
         self._drain = drain
         self._interceptor = interceptor
-        self._server = grpc.aio.server(interceptors=[self._interceptor], options=OPTIONS)
+        self._server = grpc.aio.server(
+            interceptors=[self._interceptor], options=OPTIONS if dev else [*OPTIONS, *_AMONG_STRANGERS]
+        )
         self._health = health.aio.HealthServicer()
         api_grpc.add_ExecutionServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

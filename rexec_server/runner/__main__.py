@@ -28,7 +28,7 @@ def main() -> None:
         become_undumpable()
     heritage = Heritage.put_aside()
     server = _server_user(options.server_user)
-    state_dir = _open_state_dir(options.state_dir, server)
+    state_dir = _open_state_dir(options.state_dir, server, dev=options.dev)
     os.chdir("/")
     linux.set_process_name("rexec-runner")
     linux.become_subreaper()
@@ -78,10 +78,10 @@ def _server_user(name: str | None) -> ServerUser | None:
     return server
 
 
-def _open_state_dir(path: str, server: ServerUser | None) -> int:
+def _open_state_dir(path: str, server: ServerUser | None, *, dev: bool) -> int:
     """Opens it, and takes it for the life of this process."""
     try:
-        state_dir = open_state_dir(path, server)
+        state_dir = open_state_dir(path, server, dev=dev)
         os.umask(0o027)
         pid_file.hold("runner.pid", dir_fd=state_dir)
     except pid_file.Held as other:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from typing import NamedTuple
@@ -27,7 +28,7 @@ class ServerUser(NamedTuple):
         os.setresgid(self.gid, self.gid, self.gid)
 
 
-def open_state_dir(path: str, server: ServerUser | None) -> int:
+def open_state_dir(path: str, server: ServerUser | None, *, dev: bool) -> int:
     """Opens the state directory, and makes what is not there: for the server, with a spool that is ours. OSError."""
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     try:
@@ -38,8 +39,19 @@ def open_state_dir(path: str, server: ServerUser | None) -> int:
         if server:
             os.chown(path, server.uid, server.gid)
     state_dir = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not dev:
+        _check_owner(state_dir, server)
     _make_spool(state_dir, server)
     return state_dir
+
+
+def _check_owner(state_dir: int, server: ServerUser | None) -> None:
+    """Nobody else may put anything into it: a spool, say, that leads elsewhere. OSError."""
+    status = os.fstat(state_dir)
+    if status.st_uid not in (os.geteuid(), *([server.uid] if server else [])):
+        raise PermissionError(errno.EPERM, f"it belongs to uid {status.st_uid}, who is neither we nor the server")
+    if status.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, "others can write in it; chmod go-w it")
 
 
 def _make_spool(state_dir: int, server: ServerUser | None) -> None:

@@ -174,6 +174,17 @@ def test_a_token_never_crosses_a_network_in_plaintext(key: Key) -> None:
     Client("build7.example.org:50051", key_file=key.path, tls=True).close()
 
 
+def test_a_token_is_no_callers_name(key: Key) -> None:
+    """A token where a name belongs would be sent with every call, also in plaintext; the refusal does not repeat it."""
+    credentials = key_file(key.path)
+    assert isinstance(credentials, TokenCredentials)
+    for token in (credentials.token(), "a.b.c.d.e"):
+        with pytest.raises(CredentialsError, match="is a token, not a name") as refused:
+            Client("build7.example.org:50051", caller=token)
+        assert token not in str(refused.value)
+    Client("localhost:1", caller="a.b.c.d").close()
+
+
 def test_credentials_and_what_would_make_them_exclude_each_other(key: Key) -> None:
     """A call has one caller: saying it in two ways is a mistake in the program."""
     credentials = key_file(key.path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,37 @@ def test_a_reload_forgets_no_use(tmp_path: Path) -> None:
     admission.replace(load(tmp_path, rule('["/bin/cat"]', name="cat")))
     with pytest.raises(NotAllowed):
         admission.admit(ALICE, ECHO)
+
+
+def test_a_refused_start_uses_up_nothing(tmp_path: Path) -> None:
+    """Who may start nothing more for now, by the rate of all or the caller's, does not pay for trying with a rule's."""
+    for starts, all_starts, whose in ((Rate(1, 3600), None, "caller alice"), (None, Rate(1, 3600), "all callers")):
+        admission = AllowlistAdmission(load(tmp_path, RULES), starts, all_starts)
+        admission.admit(ALICE, LS)
+        for _ in range(5):  # the rule would take two
+            with pytest.raises(Exhausted) as caught:
+                admission.admit(ALICE, ECHO)
+            assert caught.value.subject == whose
+
+
+def test_a_reload_is_never_seen_half_done(tmp_path: Path) -> None:
+    """Files are read in another thread: what is admitted meanwhile is so by the old rules, or by the new ones."""
+    admission = AllowlistAdmission(load(tmp_path, RULES), Rate(10**9, 1), None)
+    others = [load(tmp_path, RULES.replace('"echo"', f'"{name}"')) for name in ("one", "two")]
+    done = threading.Event()
+
+    def reload() -> None:
+        while not done.is_set():
+            for allowlist in others:
+                admission.replace(allowlist)
+
+    thread, interval = threading.Thread(target=reload), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(2000):
+            assert admission.admit(ALICE, LS).rule == "ls"
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(interval)

@@ -77,7 +77,7 @@ def test_t_au_01_each_method_has_a_declared_right() -> None:
     """An RPC that is added without saying what it needs of its caller fails here, and is nobody's until then."""
     assert set(methods()) - set(RIGHTS) == {NOT_SERVED}
     assert set(RIGHTS) <= set(methods())
-    open_to_all = {name for name, right in RIGHTS.items() if right is Right.NOBODY}
+    open_to_all = {name for name, right in RIGHTS.items() if right is Right.OPEN}
     assert {name.rpartition("/")[0] for name in open_to_all} == {"/grpc.health.v1.Health"}
 
 
@@ -93,7 +93,7 @@ def test_t_au_01_the_server_serves_those_services_and_no_other(site: Site, token
 @pytest.mark.parametrize("method", [*methods(), *UNKNOWN])
 def test_t_au_01_nothing_is_open_without_a_credential(tokens: grpc.Channel, method: str) -> None:
     """Each method of each service says UNAUTHENTICATED to who shows nothing, also one that there is not."""
-    if RIGHTS.get(method) is Right.NOBODY:
+    if RIGHTS.get(method) is Right.OPEN:
         assert call(tokens, method)
     elif method.startswith("/") and method.count("/") == 2:
         refused(lambda: call(tokens, method), "UNAUTHENTICATED", "UNAUTHENTICATED")
@@ -106,7 +106,7 @@ def test_t_au_01_nothing_is_open_without_a_credential(tokens: grpc.Channel, meth
 def test_t_lg_01_nonsense_from_anybody_fills_no_log(site: Site, tokens: grpc.Channel) -> None:
     """What needs no credential answers nonsense with a status, and not with a traceback in the log."""
     before = len(site.log)
-    for method in (name for name, right in RIGHTS.items() if right is Right.NOBODY):
+    for method in (name for name, right in RIGHTS.items() if right is Right.OPEN):
         refused(lambda m=method: call(tokens, m, request=b"\xff"), "INVALID_ARGUMENT")
     refused(lambda: call(tokens, NOT_SERVED, request=b"\xff"), "UNAUTHENTICATED")
     name = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"

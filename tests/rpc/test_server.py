@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
@@ -249,3 +250,23 @@ def test_a_token_is_no_name(server: Server) -> None:
     metadata = [("authorization", f"Bearer {token}")]
     error = refused(lambda: server.stub.GetServerInfo(api.GetServerInfoRequest(), metadata=metadata), "UNAUTHENTICATED")
     assert token not in error.message
+
+
+def test_watchers_without_a_credential_are_few_for_each_address(start_server: Any, tmp_path: Path) -> None:
+    """One address cannot hold so many open streams that others are refused theirs."""
+    socket_path = f"unix:{tmp_path}/s.sock"
+    server = start_server("--listen", "127.0.0.1:0", "--listen", socket_path)
+    request = health_pb2.HealthCheckRequest()
+    with (
+        grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as tcp,
+        grpc.insecure_channel(socket_path) as unix,
+    ):
+        streams = [health_pb2_grpc.HealthStub(tcp).Watch(request) for _ in range(32)]
+        assert {next(stream).status for stream in streams} == {health_pb2.HealthCheckResponse.SERVING}
+        with pytest.raises(grpc.RpcError) as refusal:
+            next(health_pb2_grpc.HealthStub(tcp).Watch(request))
+        assert refusal.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        other = health_pb2_grpc.HealthStub(unix).Watch(request)
+        assert next(other).status == health_pb2.HealthCheckResponse.SERVING
+        for stream in [*streams, other]:
+            stream.cancel()

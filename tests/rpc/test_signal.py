@@ -210,6 +210,18 @@ def test_a_followed_command_is_attended(own_server: Server) -> None:
     assert 2 < time.monotonic() - before < 12
 
 
+def test_followers_who_leave_attend_no_more(server: Server) -> None:
+    """However many leave, and just when they are asked for: the command is ended when nobody follows."""
+    start(server, "sleep", "60", exec_id="left", unattended_timeout=4)
+    streams = [follow(server, "left", heartbeat_interval=1) for _ in range(40)]
+    for stream in streams:
+        assert next(stream).HasField("snapshot")
+    for stream in streams:  # a heartbeat comes when the server says that somebody attends: each second
+        assert next(stream).HasField("heartbeat")
+        stream.cancel()
+    assert ended(server, "left", within=12).reason == pb.REASON_UNATTENDED
+
+
 def test_a_follower_after_a_restart_attends(own_server: Server) -> None:
     """The next server knows that the command wants to be attended."""
     start(own_server, "sleep", "60", exec_id="watched", unattended_timeout=2)

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class ExecutionServiceStub:
     """Runs commands for callers who are somewhere else. A call's deadline or a client's disconnect never touches the command.
-    Every call may fail with UNAUTHENTICATED, UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
+    Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
+    something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
     """
 
@@ -86,16 +87,18 @@ class ExecutionServiceStub:
 
 class ExecutionServiceServicer:
     """Runs commands for callers who are somewhere else. A call's deadline or a client's disconnect never touches the command.
-    Every call may fail with UNAUTHENTICATED, UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
+    Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
+    something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
     """
 
     def Exec(self, request, context):
         """Starts a command, once: the same exec_id with the same request returns the same execution.
         A command that cannot be started is an execution with start_error, not an error of the call.
-        INVALID_ARGUMENT (with BadRequest), PERMISSION_DENIED (not allowed), ALREADY_EXISTS (same id, other request),
+        INVALID_ARGUMENT (with BadRequest), PERMISSION_DENIED (not allowed), ALREADY_EXISTS (same id, other request; or the token
+        has started another execution, reason TOKEN_USED),
         FAILED_PRECONDITION (ErrorInfo reason EXEC_ID_USED: the id was deleted or expired; BUSY: its exclusive_group runs already),
-        RESOURCE_EXHAUSTED (too many running; QuotaFailure and RetryInfo).
+        RESOURCE_EXHAUSTED (too many running, or started too often, reason RATE_LIMITED; QuotaFailure and RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,7 +227,8 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ExecutionService:
     """Runs commands for callers who are somewhere else. A call's deadline or a client's disconnect never touches the command.
-    Every call may fail with UNAUTHENTICATED, UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
+    Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
+    something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
     """
 

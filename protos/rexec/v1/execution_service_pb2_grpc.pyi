@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class ExecutionServiceStub:
     """Runs commands for callers who are somewhere else. A call's deadline or a client's disconnect never touches the command.
-    Every call may fail with UNAUTHENTICATED, UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
+    Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
+    something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
     """
 
@@ -39,9 +40,10 @@ class ExecutionServiceStub:
     Exec: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ExecRequest, _execution_service_pb2.ExecResponse]
     """Starts a command, once: the same exec_id with the same request returns the same execution.
     A command that cannot be started is an execution with start_error, not an error of the call.
-    INVALID_ARGUMENT (with BadRequest), PERMISSION_DENIED (not allowed), ALREADY_EXISTS (same id, other request),
+    INVALID_ARGUMENT (with BadRequest), PERMISSION_DENIED (not allowed), ALREADY_EXISTS (same id, other request; or the token
+    has started another execution, reason TOKEN_USED),
     FAILED_PRECONDITION (ErrorInfo reason EXEC_ID_USED: the id was deleted or expired; BUSY: its exclusive_group runs already),
-    RESOURCE_EXHAUSTED (too many running; QuotaFailure and RetryInfo).
+    RESOURCE_EXHAUSTED (too many running, or started too often, reason RATE_LIMITED; QuotaFailure and RetryInfo).
     """
     Poll: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.PollRequest, _execution_service_pb2.PollResponse]
     """Says what an execution is doing and returns output. Never consumes: the same request gives the same bytes while they are kept.
@@ -79,7 +81,8 @@ class ExecutionServiceStub:
 @_typing.type_check_only
 class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """Runs commands for callers who are somewhere else. A call's deadline or a client's disconnect never touches the command.
-    Every call may fail with UNAUTHENTICATED, UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
+    Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
+    something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
     """
 
@@ -87,9 +90,10 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     Exec: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ExecRequest, _execution_service_pb2.ExecResponse]  # type: ignore[assignment]
     """Starts a command, once: the same exec_id with the same request returns the same execution.
     A command that cannot be started is an execution with start_error, not an error of the call.
-    INVALID_ARGUMENT (with BadRequest), PERMISSION_DENIED (not allowed), ALREADY_EXISTS (same id, other request),
+    INVALID_ARGUMENT (with BadRequest), PERMISSION_DENIED (not allowed), ALREADY_EXISTS (same id, other request; or the token
+    has started another execution, reason TOKEN_USED),
     FAILED_PRECONDITION (ErrorInfo reason EXEC_ID_USED: the id was deleted or expired; BUSY: its exclusive_group runs already),
-    RESOURCE_EXHAUSTED (too many running; QuotaFailure and RetryInfo).
+    RESOURCE_EXHAUSTED (too many running, or started too often, reason RATE_LIMITED; QuotaFailure and RetryInfo).
     """
     Poll: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.PollRequest, _execution_service_pb2.PollResponse]  # type: ignore[assignment]
     """Says what an execution is doing and returns output. Never consumes: the same request gives the same bytes while they are kept.
@@ -126,7 +130,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs commands for callers who are somewhere else. A call's deadline or a client's disconnect never touches the command.
-    Every call may fail with UNAUTHENTICATED, UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
+    Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
+    something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
     """
 
@@ -138,9 +143,10 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_execution_service_pb2.ExecResponse, _abc.Awaitable[_execution_service_pb2.ExecResponse]]:
         """Starts a command, once: the same exec_id with the same request returns the same execution.
         A command that cannot be started is an execution with start_error, not an error of the call.
-        INVALID_ARGUMENT (with BadRequest), PERMISSION_DENIED (not allowed), ALREADY_EXISTS (same id, other request),
+        INVALID_ARGUMENT (with BadRequest), PERMISSION_DENIED (not allowed), ALREADY_EXISTS (same id, other request; or the token
+        has started another execution, reason TOKEN_USED),
         FAILED_PRECONDITION (ErrorInfo reason EXEC_ID_USED: the id was deleted or expired; BUSY: its exclusive_group runs already),
-        RESOURCE_EXHAUSTED (too many running; QuotaFailure and RetryInfo).
+        RESOURCE_EXHAUSTED (too many running, or started too often, reason RATE_LIMITED; QuotaFailure and RetryInfo).
         """
 
     @_abc_1.abstractmethod
