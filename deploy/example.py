@@ -88,6 +88,7 @@ class Example:
             "TIER": _text("tier-users" if self.server else "tier-one"),
             "START": _text("start-users" if self.server else "start-one"),
             "DIR": str(self.directory),
+            "BIN": str(Path(sys.executable).parent),
             "RUN_AS": f'run_as = "{self.command}"' if self.server else "# run_as needs a runner that is root",
             "AUDIENCE": AUDIENCE,
             "START_RUNNER": "false" if self.server else "true",
@@ -155,8 +156,10 @@ def main() -> None:
     if server is None and (options.server_user or options.command_user):
         _refuse("only root can run the server and its commands as other users; leave out --server-user, --command-user")
     command = options.command_user or "nobody"
-    directory.mkdir(parents=True, exist_ok=True)
+    if options.address in EVERYWHERE and not options.host:
+        _refuse(f"with --address {options.address} say under which name clients call it: --host NAME")
     hosts = [*options.host, *(name for name in ("localhost", "127.0.0.1") if name not in options.host)]
+    directory.mkdir(parents=True, exist_ok=True)
     Example(directory, server, command, options.address, options.ports).make(hosts)
     _tell(directory, server, command)
 
@@ -189,6 +192,12 @@ def _server(options: argparse.Namespace, directory: Path) -> Owner:
     return Owner(server.pw_name, server.pw_uid, server.pw_gid)
 
 
+def _python_is_private() -> bool:
+    """Whether another user cannot get to the Python that runs this, and so to rexec in it."""
+    python = Path(os.path.realpath(sys.executable))
+    return any(path.stat().st_mode & 0o001 == 0 for path in (python, *python.parents))
+
+
 def _tell(directory: Path, server: Owner | None, command: str) -> None:
     print(f"Made in {directory}:")
     for path in sorted(directory.rglob("*")):
@@ -197,6 +206,9 @@ def _tell(directory: Path, server: Owner | None, command: str) -> None:
         print(f"  {status.st_mode & 0o777:04o} {owner:<16} {path.relative_to(directory)}{'/' if path.is_dir() else ''}")
     if server:
         print(f"The server is {server.name}, commands are {command}'s, and only rexec-runner is root.")
+        if _python_is_private():
+            python = os.path.realpath(sys.executable)
+            print(f"But {server.name} may not run {python}: install rexec where every user can read it.")
     else:
         print("One user is server, runner and commands: they can read the server's keys. As root you get three users.")
     print(f"{directory}/README.md says how to start it and how to call it.")

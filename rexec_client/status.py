@@ -50,6 +50,11 @@ def call_error(error: grpc.RpcError) -> errors.CallError:
     )
 
 
+def is_handshake_fault(error: errors.CallError) -> bool:
+    """True when the two sides do not agree about TLS. A server that only went away does not look like this."""
+    return error.code == "UNAVAILABLE" and "SSL_ERROR_SSL" in str(error)
+
+
 def _status(call: grpc.Call) -> status_pb2.Status:
     try:
         return rpc_status.from_call(call) or status_pb2.Status()

@@ -223,7 +223,7 @@ def read_file(path: str) -> dict[str, Any]:
             settings = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or nested too deeply
         raise ConfigError(f"{path}: {error}") from error
     settings = {name.replace("-", "_"): value for name, value in settings.items()}
     _check_readers(path, settings)

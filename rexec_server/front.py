@@ -89,25 +89,23 @@ def _flags(config: Config) -> list[str]:
     flags = ["--max-streams", str(config.gateway_max_streams)]
     if not config.dev:
         flags.append("--production")
-    if not config.dev:
-        flags.append("--production")
     if config.gateway_behind_proxy:
         flags.append("--behind-proxy")
     for name in config.gateway_name:
         flags += ["--name", name]
     if config.gateway_tls_cert and config.gateway_tls_key:
-        _check_certificate(config.gateway_tls_cert, config.gateway_tls_key, private=not config.dev)
+        _check_certificate(config.gateway_tls_cert, config.gateway_tls_key)
         flags += ["--tls-cert", config.gateway_tls_cert, "--tls-key", config.gateway_tls_key]
     return flags
 
 
-def _check_certificate(certificate: str, key: str, *, private: bool) -> None:
+def _check_certificate(certificate: str, key: str) -> None:
     """Said before anything starts, and not by a gateway that starts again and again."""
     try:
-        if private:
-            read_private(key)
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        read_private(key)
+        # The password: else OpenSSL asks for it, at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except PolicyError as error:
         raise StartRefused(str(error)) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise StartRefused(f"cannot use {certificate} with {key}: {error}") from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 
 from rexec_client.version import __version__
 from rexec_server.config import Config
@@ -22,9 +23,11 @@ _log = logging.getLogger(__name__)
 class ProductionSecurity:
     """Callers, an allowlist and an audit; each file is named by the configuration."""
 
-    def __init__(self, config: Config) -> None:
-        """StartRefused when any of it cannot be used."""
+    def __init__(self, config: Config, uid: int | None = None) -> None:
+        """StartRefused when any of it cannot be used. uid: whose server it is; None: this process's user's."""
         self.config = config
+        self._uid = os.geteuid() if uid is None else uid
+        self._reloading = threading.Lock()
         self.features: frozenset[str] = frozenset()
         assert config.callers is not None
         assert config.policy is not None
@@ -49,25 +52,40 @@ class ProductionSecurity:
 
     def reload(self) -> None:
         """On SIGHUP: each part by itself, so that a mistake in one file keeps only that one as it was."""
-        for what, again in (("callers", self._reload_callers), ("policy", self._reload_policy)):
-            try:
-                again()
-            except PolicyError as error:
-                _log.error("%s NOT reloaded, the old ones stay in force: %s", what, error)
-                self.journal.event("reload_failed", None, what=what, error=str(error))
-            else:
-                _log.info("%s reloaded", what)
-                self.journal.event("reloaded", None, what=what)
-        try:
-            self.journal.reopen()
-        except PolicyError as error:
-            _log.error("audit NOT reopened, it stays where it is: %s", error)
-        else:
-            _log.info("audit reopened")
+        with self._reloading:  # each SIGHUP has a thread
+            self._reload("callers", self._reload_callers)
+            self._reload("policy", self._reload_policy)
+            self._reopen_audit()
 
     def close(self) -> None:
         self.recorder.event("stopped", None)
         self.journal.close()
+
+    def _reload(self, what: str, again: Callable[[], None]) -> None:
+        try:
+            again()
+        except PolicyError as error:
+            _log.error("%s NOT reloaded, the old ones stay in force: %s", what, error)
+            problem = str(error)
+        except Exception as error:
+            # Nobody waits for this thread, so it is said here, or nowhere. Its text may hold anything.
+            _log.exception("%s NOT reloaded, the old ones stay in force", what)
+            problem = f"{type(error).__name__}; the log has more"
+        else:
+            _log.info("%s reloaded", what)
+            self.journal.event("reloaded", None, what=what)
+            return
+        self.journal.event("reload_failed", None, what=what, error=problem)
+
+    def _reopen_audit(self) -> None:
+        try:
+            self.journal.reopen()
+        except PolicyError as error:
+            _log.error("audit NOT reopened, it stays where it is: %s", error)
+        except Exception:
+            _log.exception("audit NOT reopened, it stays where it is")
+        else:
+            _log.info("audit reopened")
 
     def _reload_callers(self) -> None:
         # A table in the configuration itself is as it was: the configuration is read once.
@@ -85,7 +103,7 @@ class ProductionSecurity:
         missing = allowlist.requirements - self.features
         if missing:
             raise PolicyError(f"{self.config.policy} declares what this host cannot do: {_explain(missing)}")
-        if allowlist.as_runner and "run_as" in self.features and os.geteuid() != 0:
+        if allowlist.as_runner and "run_as" in self.features and self._uid != 0:
             raise PolicyError(
                 f"{self.config.policy}: rule {allowlist.as_runner[0]!r} has no run_as, and rexec-runner is root:"
                 ' name a user, be it run_as = "root"'

@@ -11,7 +11,6 @@ import click
 from rexec_client.cli.connection_options import connection_options, settings_of
 from rexec_client.cli.exit_status import FAILED, INTERRUPTED, NOBODY_READS
 from rexec_client.cli.telling import hush_stdout, tell
-from rexec_client.errors import RexecError, UnavailableError
 from rexec_client.version import __version__
 
 # In the order in which a newcomer meets them.
@@ -63,15 +62,4 @@ def run_app(arguments: list[str]) -> int:
     except BrokenPipeError:
         hush_stdout()
         return NOBODY_READS
-    except RexecError as error:
-        tell(explain(error))
     return FAILED
-
-
-def explain(error: RexecError) -> str:
-    """One line for a person."""
-    where = f" ({error.exec_id})" if error.exec_id else ""
-    if isinstance(error, UnavailableError):
-        return f"no server, or it is restarting{where}: {error}"
-    text = str(error)
-    return text if error.exec_id and error.exec_id in text else text + where

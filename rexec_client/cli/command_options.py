@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rexec_client.cli.values import DURATION, PAIR, SIZE
+from rexec_client.errors import InvalidRequestError, PermissionDeniedError, UnauthenticatedError
 
 if TYPE_CHECKING:
     from rexec_client.requests import ExecOptions
@@ -43,6 +45,17 @@ class Command:
 
     args: Arguments
     options: ExecOptions
+    named: bool
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Around the start: when the server refuses it, nothing has an id that was made up here, and none is told."""
+        try:
+            yield
+        except (UnauthenticatedError, PermissionDeniedError, InvalidRequestError) as error:
+            if not self.named:
+                error.exec_id = None
+            raise
 
 
 def parse(
@@ -70,4 +83,5 @@ def parse(
         options["exclusive_group"] = group
     if shell is not None:
         options["shell"] = True
-    return Command(list(arguments) if shell is None else shell, options)  # type: ignore[arg-type]
+    named = "exec_id" in options
+    return Command(list(arguments) if shell is None else shell, options, named)  # type: ignore[arg-type]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from rexec_client.cli.explain import explain
+from rexec_client.errors import RexecError
 
 if TYPE_CHECKING:
     from rexec_client import AsyncClient, Client
@@ -61,4 +65,15 @@ class Settings:
                 yield f"--{flag}={value}"
 
 
-pass_settings = click.make_pass_decorator(Settings)
+def pass_settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the settings, and whoever typed it a line of words for what it raises."""
+
+    @click.pass_context
+    def command(ctx: click.Context, /, **values: Any) -> Any:
+        settings = ctx.find_object(Settings) or Settings()
+        try:
+            return function(settings, **values)
+        except RexecError as error:
+            raise click.ClickException(explain(error, settings, may_name_owner=values.get("owner") == "")) from error
+
+    return functools.update_wrapper(command, function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 
 from rexec_client.cli.readiness import readable
@@ -17,6 +18,10 @@ class Source:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
+    @property
+    def is_terminal(self) -> bool:
+        return os.isatty(self._fd)
+
     async def read(self) -> bytes:
         """The next bytes; empty at end-of-file."""
         while True:
@@ -27,6 +32,21 @@ class Source:
                 continue
             except OSError:  # the terminal hung up
                 return b""
+
+    async def read_all(self, most: int) -> bytes | None:
+        """Everything to the end; None when it is more than `most` bytes."""
+        data = bytearray()
+        while len(data) <= most:
+            piece = await self.read()
+            if not piece:
+                return bytes(data)
+            data += piece
+        return None
+
+    async def is_at_end(self) -> bool:
+        """True when the end is here already. Takes what there is instead: for whoever has no use for it."""
+        ready, _, _ = select.select([self._fd], [], [], 0)
+        return bool(ready) and not await self.read()
 
 
 def open_source(fd: int = 0) -> Source | None:

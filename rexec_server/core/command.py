@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 
-from rexec_server.core.errors import InvalidRequest
+from rexec_server.core.errors import InvalidRequest, shown
 from rexec_server.core.execution import Request
 from rexec_server.core.grant import UNRESTRICTED, Grant
 from rexec_server.core.launch import Launch, Leftovers, Limits, Overflow, StderrMode, StdinMode
@@ -87,13 +87,13 @@ class Command:
     def _check_directory(self) -> None:
         _check_text("working_directory", self.working_directory)
         if self.working_directory and not self.working_directory.startswith("/"):
-            raise InvalidRequest("working_directory", f"{self.working_directory!r} is not an absolute path")
+            raise InvalidRequest("working_directory", f"{shown(self.working_directory)} is not an absolute path")
 
     def _check_environment(self) -> None:
         for name, value in self.environment_variables.items():
             if not _VARIABLE_NAME.fullmatch(name):
-                raise InvalidRequest("environment_variables", f"{name!r} cannot be a variable's name")
-            _check_text(f"environment_variables[{name!r}]", value)
+                raise InvalidRequest("environment_variables", f"{shown(name)} cannot be a variable's name")
+            _check_text(f"environment_variables[{shown(name)}]", value)
 
     def _check_durations(self) -> None:
         for name in ("timeout", "kill_grace", "drain_timeout", "unattended_timeout", "retention"):
@@ -104,7 +104,7 @@ class Command:
             raise InvalidRequest("labels", f"{len(self.labels)} labels; at most {MAX_LABELS} are taken")
         for name, value in self.labels.items():
             if not _LABEL_NAME.fullmatch(name):
-                raise InvalidRequest("labels", f"{name!r}: a label's name is [a-z0-9._/-]{{1,63}}")
+                raise InvalidRequest("labels", f"{shown(name)}: a label's name is [a-z0-9._/-]{{1,63}}")
             if len(value) > MAX_LABEL_VALUE:
                 raise InvalidRequest("labels", f"the value of {name!r} has more than {MAX_LABEL_VALUE} characters")
 
@@ -182,7 +182,7 @@ class Defaults:
 
 def check_exec_id(exec_id: str) -> None:
     if not EXEC_ID.fullmatch(exec_id):
-        raise InvalidRequest("exec_id", f"{exec_id[:140]!r} is not [A-Za-z0-9._-]{{1,128}}, not starting with a dot")
+        raise InvalidRequest("exec_id", f"{shown(exec_id)} is not [A-Za-z0-9._-]{{1,128}}, not starting with a dot")
 
 
 def check_duration(name: str, seconds: float | None) -> None:

@@ -21,6 +21,14 @@ RexecError
 
 from __future__ import annotations
 
+# An error travels in the headers of an answer, for which there are some kilobytes.
+_MOST_SHOWN = 140
+
+
+def shown(text: str) -> str:
+    """What a caller wrote, quoted, as far as an error repeats it."""
+    return repr(text[:_MOST_SHOWN])
+
 
 class RexecError(Exception):
     """Root of all errors that a caller is told. `reason` is for programs, the message for people."""
@@ -37,17 +45,19 @@ class InvalidRequest(RexecError):
 
     reason = "INVALID_FIELD"
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, field: str, message: str, **facts: str) -> None:
+        """facts: what a program needs that wants to ask again for what it may have."""
         super().__init__(f"{field}: {message}")
         self.field = field
         self.description = message
+        self.facts = facts
 
 
 class NotFound(RexecError):
     reason = "NOT_FOUND"
 
     def __init__(self, exec_id: str) -> None:
-        super().__init__(f"no execution {exec_id!r}")
+        super().__init__(f"no execution {shown(exec_id)}")
 
 
 class NotAllowed(RexecError):

@@ -123,7 +123,7 @@ def _run(listener: socket.socket, options: Options) -> None:
     from rexec_server.gateway.app import create
     from rexec_server.gateway.guard import own_names
     from rexec_server.gateway.tls import Certificate
-    from rexec_server.gateway.web import WebServer, serve
+    from rexec_server.gateway.web import PER_PEER, WebServer, serve
 
     announce, cert, key = not options.with_parent, options.tls_cert, options.tls_key
     stop = threading.Event()
@@ -142,7 +142,8 @@ def _run(listener: socket.socket, options: Options) -> None:
     )
     try:
         certificate = Certificate(cert, key) if cert and key else None
-        server = WebServer(listener, gateway.app, options.max_streams, certificate)
+        per_peer = None if options.behind_proxy else PER_PEER
+        server = WebServer(listener, gateway.app, options.max_streams, certificate, per_peer=per_peer)
     except OSError as error:
         _refuse(f"cannot use the certificate: {error}")
     thread = serve(server)

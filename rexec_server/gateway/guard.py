@@ -76,11 +76,19 @@ class Guard:
 def _check_origin() -> None:
     """Browsers say where a request comes from; programs do not. A credential is asked for besides, never instead."""
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-    if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("Host", "").lower():
+    if origin is not None and _netloc(origin) != request.headers.get("Host", "").lower():
         raise Problem(403, "a page of another origin may not use this gateway")
     linked = request.endpoint in _PAGE and request.headers.get("Sec-Fetch-Mode") == "navigate"
     if site is not None and site not in _TRUSTED_SITES and not linked:
         raise Problem(403, "a page of another site may not use this gateway")
+
+
+def _netloc(origin: str) -> str | None:
+    """None when it is no URL at all, and so nobody's."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _finish(response: Response) -> Response:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import _pyio
-import ipaddress
 import io
+import ipaddress
 import socket
 import ssl
 import threading
@@ -24,7 +23,7 @@ class TimedReader(StreamReader):
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         self.timed = _TimedSocket(sock, seconds)
-        _pyio.BufferedReader.__init__(self, self.timed, io.DEFAULT_BUFFER_SIZE)
+        super(StreamReader, self).__init__(self.timed, io.DEFAULT_BUFFER_SIZE)  # past the reader of a plain socket
         self.bytes_read = 0
 
 

@@ -6,13 +6,14 @@ import logging
 import os
 import socket
 import ssl
+import stat
 from dataclasses import dataclass
 
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 
 _log = logging.getLogger("rexec.gateway.tls")
 
-Stamp = tuple[tuple[int, int], ...]
+Stamp = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Certificate:
         """OSError when the files cannot be used."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self.chain, self.key)
+        _check_private(self.key)
+        # The password: else OpenSSL asks for it, at the terminal.
+        context.load_cert_chain(self.chain, self.key, password="")
         return context
 
     def stamp(self) -> Stamp:
@@ -41,8 +44,9 @@ class Tls(BuiltinSSLAdapter):
         """OSError."""
         self._certificate = certificate
         self._seen = certificate.stamp()
+        context = certificate.context()
         super().__init__(certificate.chain, certificate.key)
-        self.context = certificate.context()
+        self.context = context
 
     def wrap(self, sock: socket.socket) -> tuple[socket.socket, dict[str, str]]:
         self._renew()
@@ -63,9 +67,18 @@ class Tls(BuiltinSSLAdapter):
             _log.info("certificate %s reloaded", self._certificate.chain)
 
 
-def _identity(path: str) -> tuple[int, int]:
+def _identity(path: str) -> tuple[int, int, int]:
     try:
         status = os.stat(path)
     except OSError:
-        return (0, 0)
-    return (status.st_ino, status.st_mtime_ns)
+        return (0, 0, 0)
+    # Not of the content alone: a key that was refused for its mode or owner is looked at again when that changes.
+    return (status.st_ino, status.st_ctime_ns, status.st_mode)
+
+
+def _check_private(path: str) -> None:
+    """OSError when others can read the file. Our own group may where it is root's, as the server's keys may be."""
+    status = os.stat(path)
+    ours = status.st_uid == 0 and status.st_gid == os.getegid()
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~(stat.S_IRGRP if ours else 0):
+        raise OSError(f"{path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o}); chmod go= {path}")

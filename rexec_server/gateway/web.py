@@ -5,40 +5,58 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import re
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from cheroot.server import HeaderReader, HTTPConnection, HTTPRequest
-from cheroot.wsgi import Server
+from cheroot.wsgi import Gateway_10, Server
 from flask import Flask
 
 from rexec_server.gateway.listener import BACKLOG
+from rexec_server.gateway.slow import Peers, TimedReader
 from rexec_server.gateway.tls import Certificate, Tls
 
 _log = logging.getLogger("rexec.gateway.web")
 
 # Workers beside those that streams may hold. More would only wait for each other: Python runs one at a time.
 SPARE_WORKERS = 32
+# Of these, how many one address may hold with requests that have not arrived yet: never all that streams leave.
+PER_PEER = SPARE_WORKERS // 2
 # Requests that wait for a worker; beyond, the answer is 503.
 WAITING_REQUESTS = 4096
 # Open connections that ask nothing.
 IDLE_CONNECTIONS = 4096
 # A body larger than any that the application takes is not even read.
 LARGEST_BODY = 8 * 1024 * 1024
-# How long a request may take to arrive, and an answer to be taken, piece by piece.
+# How long a request may take to arrive, handshake and body included; and each piece of an answer to be taken.
 SOCKET_SECONDS = 10
 STOP_SECONDS = 5
 # Who sends one of these twice means two readers to read two things.
 _ONCE = frozenset({b"Authorization", b"Content-Length", b"Content-Type", b"Host", b"Last-Event-Id", b"Origin"})
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LENGTH = re.compile(rb"[0-9]+")
+_CHUNK = re.compile(rb"[0-9A-Fa-f]+[ \t]*(?:;.*)?\r\n")
 
 
 class WebServer(Server):
     """Serves an application on a socket that listens already."""
 
-    def __init__(self, listener: socket.socket, app: Flask, streams: int, certificate: Certificate | None) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        app: Flask,
+        streams: int,
+        certificate: Certificate | None,
+        *,
+        per_peer: int | None = PER_PEER,
+        request_seconds: float = SOCKET_SECONDS,
+    ) -> None:
+        """per_peer: None where everybody comes from one address, a proxy's."""
         super().__init__(
             listener.getsockname()[:2],
             app,
@@ -56,6 +74,9 @@ class WebServer(Server):
         self.max_request_header_size = 32 * 1024
         self.max_request_body_size = LARGEST_BODY
         self.ConnectionClass = _Connection
+        self.gateway = _Gateway
+        self.request_seconds = request_seconds
+        self.peers = Peers(per_peer or streams + SPARE_WORKERS + WAITING_REQUESTS, WAITING_REQUESTS, self._enqueue)
         if certificate is not None:
             self.ssl_adapter = Tls(certificate)
 
@@ -78,10 +99,15 @@ class WebServer(Server):
             conn.said_something = True
             self.put_conn(conn)
             return
+        if not self.peers.arrive(conn):
+            conn.turn_away()
+
+    def _enqueue(self, conn: Any) -> bool:
         try:
             self.requests.put(conn)
         except queue.Full:
-            _turn_away(conn)
+            return False
+        return True
 
 
 class _Headers(dict[bytes, bytes]):
@@ -94,10 +120,53 @@ class _Headers(dict[bytes, bytes]):
 
 
 class _Reader(HeaderReader):
-    """Leaves out what has an underscore: WSGI would take Sec_Fetch_Site for Sec-Fetch-Site."""
+    """ValueError, which becomes a 400, for what RFC 9112 calls invalid: a proxy may read it as another request.
+
+    Leaves out what has an underscore: WSGI would take Sec_Fetch_Site for Sec-Fetch-Site.
+    """
+
+    def __call__(self, rfile: Any, hdict: Any = None) -> Any:
+        headers = super().__call__(_Lines(rfile, _unfolded), hdict)
+        length = headers.get(b"Content-Length")
+        if length is not None and not _LENGTH.fullmatch(length):
+            raise ValueError("the header Content-Length is no number")
+        if length is not None and b"Transfer-Encoding" in headers:
+            raise ValueError("Content-Length and Transfer-Encoding exclude each other")
+        return headers
+
+    def _transform_key(self, key_name: bytes) -> bytes:
+        if not _NAME.fullmatch(key_name):
+            raise ValueError("the name of a header has characters that it may not have")
+        return key_name.title()
 
     def _allow_header(self, key_name: bytes) -> bool:
         return b"_" not in key_name
+
+
+class _Lines:
+    """A file whose lines are checked as they are read."""
+
+    def __init__(self, rfile: Any, check: Callable[[bytes], None]) -> None:
+        self._rfile, self._check = rfile, check
+
+    def readline(self, *size: int) -> bytes:
+        line: bytes = self._rfile.readline(*size)
+        self._check(line)
+        return line
+
+    def read(self, *size: int) -> bytes:
+        data: bytes = self._rfile.read(*size)
+        return data
+
+
+def _unfolded(line: bytes) -> None:
+    if line[:1] in (b" ", b"\t"):
+        raise ValueError("a header must be on one line")
+
+
+def _chunk_size(line: bytes) -> None:
+    if not _CHUNK.fullmatch(line):
+        raise ValueError("the size of a chunk is no number")
 
 
 class _Request(HTTPRequest):
@@ -113,6 +182,26 @@ class _Request(HTTPRequest):
         super().parse_request()
         if self.chunked_read:  # what is left of a refused body in chunks would be taken for the next request
             self.close_connection = True
+
+    def read_request_line(self) -> bool:
+        try:
+            return bool(super().read_request_line())  # type: ignore[no-untyped-call]
+        except ValueError:  # "http://[", which urllib refuses
+            self.simple_response("400 Bad Request", "Malformed Request-URI")
+            return False
+
+    def read_request_headers(self) -> bool:
+        if not super().read_request_headers():  # type: ignore[no-untyped-call]
+            return False
+        if self.response_protocol == "HTTP/1.0" and b"Transfer-Encoding" in self.inheaders:
+            self.simple_response("400 Bad Request", "HTTP/1.0 has no Transfer-Encoding")
+            return False
+        return True
+
+    def send_headers(self) -> None:
+        if self.conn.rfile.timed.is_over():  # whatever is left of the body is not waited for
+            self.close_connection = True
+        super().send_headers()
 
     def simple_response(self, status: Any, msg: Any = "") -> None:
         code, _, phrase = str(status).partition(" ")
@@ -133,15 +222,60 @@ class _Request(HTTPRequest):
 class _Connection(HTTPConnection):
     RequestHandlerClass = _Request
     said_something = False
+    counted = False  # among those that its peer holds
+
+    def __init__(self, server: Any, sock: Any, *args: Any) -> None:
+        super().__init__(server, sock, *args)
+        self.rfile = TimedReader(sock, server.request_seconds)
+
+    def communicate(self) -> bool:
+        self.rfile.timed.begin()
+        try:
+            return bool(super().communicate())  # type: ignore[no-untyped-call]
+        finally:
+            self.server.peers.arrived(self)
+
+    def turn_away(self) -> None:
+        """503 for whom there is no room. It waits for nobody: it fits into any new connection's buffer."""
+        with suppress(OSError):
+            if not isinstance(self.socket, ssl.SSLSocket):
+                self.socket.send(_error("503 Service Unavailable", "too many requests are waiting; try again"))
+        self.linger = True
+        self.close()
 
 
-def _turn_away(conn: Any) -> None:
-    """503 for whom there is no room, written by the thread that accepts: it fits into any new connection's buffer."""
-    with suppress(OSError):
-        if not isinstance(conn.socket, ssl.SSLSocket):
-            conn.socket.send(_error("503 Service Unavailable", "too many requests are waiting; try again"))
-    conn.linger = True
-    conn.close()
+class _Body:
+    """A request's body, which says when it has been read: from then on the request holds no place of its peer."""
+
+    def __init__(self, request: Any) -> None:
+        if request.chunked_read:
+            request.rfile.rfile = _Lines(request.rfile.rfile, _chunk_size)
+        self._body, self._conn = request.rfile, request.conn
+        self._notice()
+
+    @property
+    def remaining(self) -> int:
+        return int(getattr(self._body, "remaining", 0))
+
+    def read(self, *size: Any) -> bytes:
+        return self._noticed(self._body.read(*size))
+
+    def readline(self, *size: Any) -> bytes:
+        return self._noticed(self._body.readline(*size))
+
+    def _noticed(self, data: bytes) -> bytes:
+        self._notice()
+        return data
+
+    def _notice(self) -> None:
+        if not self.remaining and getattr(self._body, "closed", True):
+            self._conn.server.peers.arrived(self._conn)
+
+
+class _Gateway(Gateway_10):
+    def __init__(self, request: Any) -> None:
+        request.rfile = _Body(request)
+        super().__init__(request)
 
 
 def _error(status: str, message: str, mode: dict[str, str] | None = None) -> bytes:

@@ -34,7 +34,7 @@ def find_group(name: Name) -> int:
 
 
 def resolve(user: Name, group: Name | None = None, groups: tuple[Name, ...] = ()) -> Account:
-    """Who that is here. ValueError, also for root unless it is spelt `root`, and for the server's own user."""
+    """Who that is here. ValueError, also for root unless spelt `root`, and for the server's own user and group."""
     entry = _entry(user)
     uid = int(user) if entry is None else entry.pw_uid
     if uid == 0 and user != "root":
@@ -44,8 +44,17 @@ def resolve(user: Name, group: Name | None = None, groups: tuple[Name, ...] = ()
     if group is None and entry is None:
         raise ValueError(f"uid {uid} has no entry among the users, so run_as needs its group too")
     gid = find_group(group) if group is not None else entry.pw_gid if entry else uid
+    others = tuple(sorted({find_group(name) for name in groups}))
+    _check_groups(user, {gid, *others})
     home = entry.pw_dir if entry and entry.pw_dir.startswith("/") else "/"
-    return Account(uid, gid, tuple(sorted({find_group(name) for name in groups})), home)
+    return Account(uid, gid, others, home)
+
+
+def _check_groups(user: Name, groups: set[int]) -> None:
+    """ValueError for our own group: it may read keys that are root's. Group 0 is no such group, but root's."""
+    ours = os.getegid()
+    if ours != 0 and ours in groups:
+        raise ValueError(f"run_as {user!r} has the server's own group {ours}: its commands could read the keys")
 
 
 def _entry(user: Name) -> pwd.struct_passwd | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rexec_server.core.command import Command
@@ -115,36 +115,43 @@ class Allowlist:
 
 
 class AllowlistAdmission:
-    """The allowlist in force, and how often it may be used. Only for one thread, as all of the service."""
+    """The allowlist in force, and how often it may be used. One thread admits; another one may replace meanwhile."""
 
     def __init__(self, allowlist: Allowlist, starts: Rate | None, all_starts: Rate | None) -> None:
         """starts: of each caller; all_starts: of all together; None: as many as they like."""
         self._callers, self._all = Buckets(starts), Buckets(all_starts)
-        self._rules: dict[str, tuple[Rate | None, Buckets]] = {}
-        self.replace(allowlist)
+        self._in_force = (allowlist, _buckets(allowlist, {}))
 
     def replace(self, allowlist: Allowlist) -> None:
-        """Other rules from now on. What was used up of an unchanged rate stays used up."""
-        kept = self._rules
-        self._rules = {}
-        for rule in allowlist.rules:
-            rate, before = rule.table.rate, kept.get(rule.name)
-            self._rules[rule.name] = before if before and before[0] == rate else (rate, Buckets(rate))
-        self._allowlist = allowlist
+        """Other rules from now on. What was used up of an unchanged rate stays used up. One call at a time."""
+        # One assignment: who admits in another thread sees the old ones or the new ones, and never some of both.
+        self._in_force = (allowlist, _buckets(allowlist, self._in_force[1]))
 
     def admit(self, caller: Caller, command: Command) -> Grant:
         """As Admission says."""
-        grant = self._allowlist.decide(caller, command)
-        _take(self._rules[grant.rule][1], caller.name, f"rule {grant.rule}")
-        _take(self._callers, caller.name, f"caller {caller.name}")
-        _take(self._all, "", "all callers")
+        allowlist, by_rule = self._in_force
+        grant = allowlist.decide(caller, command)
+        shares = (
+            (by_rule[grant.rule], caller.name, f"rule {grant.rule}"),
+            (self._callers, caller.name, f"caller {caller.name}"),
+            (self._all, "", "all callers"),
+        )
+        # What one of them refuses is not to use up another one.
+        for buckets, key, subject in shares:
+            if wait := buckets.wait(key):
+                raise RateLimited(subject, f"{subject}: started too often lately", wait)
+        for buckets, key, _ in shares:
+            buckets.take(key)
         return grant
 
 
-def _take(buckets: Buckets, key: str, subject: str) -> None:
-    wait = buckets.take(key)
-    if wait:
-        raise RateLimited(subject, f"{subject}: started too often lately", wait)
+def _buckets(allowlist: Allowlist, before: Mapping[str, Buckets]) -> dict[str, Buckets]:
+    """Those of each rule, which are those from before where the rate is the same."""
+    made = {}
+    for rule in allowlist.rules:
+        kept = before.get(rule.name)
+        made[rule.name] = kept if kept and kept.rate == rule.table.rate else Buckets(rule.table.rate)
+    return made
 
 
 def _words(command: Command) -> Sequence[str] | None:

@@ -55,25 +55,27 @@ class CallerAuthenticator:
 
     def still_valid(self, caller: Caller) -> bool:
         """Whether what proved this caller would still do so, and give the same roles."""
-        entry, origin = self._callers.get(caller.name), caller.origin
+        callers, origin = self._callers, caller.origin  # read once: a reload in another thread may replace them
+        entry = callers.get(caller.name)
         if entry is None or not entry.enabled or entry.roles != caller.roles:
             return False
         if origin.method == "certificate":
             return origin.key_id in entry.uris
-        found = self._callers.by_kid(origin.key_id)
+        found = callers.by_kid(origin.key_id)
         if found is None or found[0] is not entry or not found[1].usable(self._clock()):
             return False
         return origin.method == "token" or bool(entry.uris)
 
     def _identify(self, presented: Presented) -> Caller:
+        callers = self._callers  # read once, as above
         for name in presented.metadata_names:
             if _CLAIMS_IDENTITY.fullmatch(name):
                 raise Unauthenticated("metadata that says who calls is not accepted; authorization: Bearer TOKEN is")
         if len(presented.authorization) > 1:
             raise Unauthenticated("authorization is given more than once")
-        certified = None if presented.uris is None else _certified(presented.uris, self._callers)
+        certified = None if presented.uris is None else _certified(presented.uris, callers)
         if presented.authorization:
-            claims = self._tokens.verify(_bearer(presented.authorization[0]), self._callers)
+            claims = self._tokens.verify(_bearer(presented.authorization[0]), callers)
             return _by_token(claims, certified, presented.peer)
         if certified is None:
             raise Unauthenticated("a token is needed: authorization: Bearer TOKEN")

@@ -9,7 +9,7 @@ from rexec_server.policy.rule_table import RuleTable
 
 # Where a rule does not say: a caller alone must not be able to fill the disk.
 DEFAULT_OUTPUT = 64 * 1024 * 1024
-# What may come on top of a rule's timeout, each: else asking for a long grace would be a way around it.
+# What may come on top of a timeout, each, be it the rule's or the server's: else a long grace would be a way around it.
 _MOST_GRACE = 60.0
 
 _STDIN = {
@@ -22,7 +22,7 @@ _STDIN = {
 def check(rule: RuleTable, command: Command) -> None:
     """InvalidRequest names the field that asks for too much, and the most there is."""
     if command.stdin_mode not in _STDIN[rule.stdin]:
-        raise InvalidRequest("stdin_mode", f"rule {rule.name!r} has stdin = {rule.stdin!r}")
+        raise InvalidRequest("stdin_mode", f"rule {rule.name!r} has stdin = {rule.stdin!r}", stdin=rule.stdin)
     if command.leftovers is Leftovers.KEEP and rule.leftovers != "keep":
         raise InvalidRequest("leftovers", f"rule {rule.name!r} always ends what is left over")
     most = rule.output or DEFAULT_OUTPUT
@@ -32,15 +32,13 @@ def check(rule: RuleTable, command: Command) -> None:
 
 
 def _check_durations(rule: RuleTable, command: Command) -> None:
-    if rule.timeout is None:
-        return
     asked = (
         ("timeout", command.timeout, rule.timeout),
         ("kill_grace", command.kill_grace, _MOST_GRACE),
         ("drain_timeout", command.drain_timeout, _MOST_GRACE),
     )
     for field, seconds, most in asked:
-        if seconds is not None and seconds > most:
+        if seconds is not None and most is not None and seconds > most:
             raise InvalidRequest(field, f"{seconds:g} s; rule {rule.name!r} allows at most {most:g} s")
 
 

@@ -105,6 +105,8 @@ def _read(path: str) -> Mapping[str, Any]:
         tables = tomllib.loads(read_private(path).decode())
     except UnicodeDecodeError as error:
         raise PolicyError(f"{path} is not UTF-8") from error
+    except RecursionError:
+        raise PolicyError(f"{path}: something in it is nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{path} is not TOML: {error}") from None  # the cause holds the text, secrets and all
     _only(tables, {"callers"}, path)

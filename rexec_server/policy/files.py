@@ -53,20 +53,18 @@ def check_socket_directory(path: str) -> None:
     """That nobody else can put another socket in place of the one at `path`. PolicyError."""
     directory = os.path.dirname(os.path.realpath(path))
     try:
-        status = os.stat(directory)
-        above = [(name, os.stat(name)) for name in _ancestors(directory)]
+        found = [(name, os.stat(name)) for name in (directory, *_ancestors(directory))]
     except OSError as error:
         raise PolicyError(f"cannot listen on unix:{path}: {directory}: {error.strerror}") from error
-    if status.st_uid not in (0, os.geteuid()):
-        raise PolicyError(
-            f"cannot listen on unix:{path}: {directory} belongs to uid {status.st_uid}; it must be ours or root's"
-        )
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PolicyError(f"cannot listen on unix:{path}: others can write in {directory}; chmod go-w {directory}")
-    for name, found in above:
-        # Where it is sticky, as /tmp is, nobody can rename what is another's.
-        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-            raise PolicyError(f"cannot listen on unix:{path}: everybody can write in {name}; chmod o-w {name}")
+    for name, status in found:
+        # Above it, a sticky directory of root's, as /tmp is, will do: nobody can rename there what is another's.
+        sticky = name != directory and status.st_mode & stat.S_ISVTX and status.st_uid == 0
+        if status.st_uid not in (0, os.geteuid()):
+            raise PolicyError(
+                f"cannot listen on unix:{path}: {name} belongs to uid {status.st_uid}; it must be ours or root's"
+            )
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+            raise PolicyError(f"cannot listen on unix:{path}: others can write in {name}; chmod go-w {name}")
 
 
 def _ancestors(directory: str) -> list[str]:

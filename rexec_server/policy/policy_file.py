@@ -20,6 +20,13 @@ _SLOT_TABLES = ("slots", "environment_slots")
 def read(path: str) -> PolicyTable:
     """PolicyError, with the first of what is wrong."""
     try:
+        return _read(path)
+    except RecursionError:
+        raise PolicyError(f"{path}: something in it is nested too deeply") from None
+
+
+def _read(path: str) -> PolicyTable:
+    try:
         fields = tomllib.loads(read_trusted(path).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path}: {error}") from error

@@ -17,17 +17,19 @@ _LOADER_NAMES = """
     python pypy perl ruby irb node nodejs npx npm yarn pnpm bun deno php lua luajit tclsh wish expect guile java jshell
     erl elixir iex julia R Rscript gdb lldb pdb ghci ocaml racket sbcl groovy scala kotlin go cargo dotnet pwsh uv uvx
     pip pipx poetry gem bundle rake ant mvn gradle make gmake cmake ninja gcc g++ cc c++ clang ld
-    ld-linux ld-linux-x86-64.so
     awk gawk mawk nawk original-awk sed ed ex vi vim vim.basic vim.tiny view nvim emacs nano less more most man
     find xargs parallel env nohup nice ionice timeout time stdbuf setsid setpriv setarch chroot unshare nsenter flock
+    taskset chrt prlimit choom runcon fakeroot sort split install ip iptables journalctl dmesg gpg ssh-keygen
     watch script screen tmux at batch crontab logrotate run-parts start-stop-daemon systemd-run systemctl machinectl
-    sudo su runuser doas pkexec capsh ssh scp sftp rsync git svn hg curl wget ftp nc ncat netcat nc.openbsd
+    sudo su sg newgrp runuser doas pkexec capsh ssh scp sftp rsync git svn hg curl wget ftp nc ncat netcat nc.openbsd
     nc.traditional socat telnet openssl tar bsdtar zip unzip 7z cpio ar rpm dpkg apt apt-get yum dnf
     docker podman nerdctl ctr crictl kubectl helm buildah runc crun bwrap lxc virsh ansible ansible-playbook
-    sqlite3 mysql psql redis-cli mongo strace ltrace tcpdump nmap mount eval
+    sqlite3 mysql psql redis-cli mongo strace ltrace valgrind perf tcpdump nmap mount eval
 """
 _LOADERS = frozenset(_LOADER_NAMES.split())
 _VERSION = re.compile(r"[-.]?\d[\d.]*[a-z]?$")
+# The dynamic linker, which runs the program that its first argument names; its own name has the architecture.
+_LINKER = re.compile(r"ld-(linux|musl).*")
 
 
 class UnsafeProgram(Exception):
@@ -37,7 +39,7 @@ class UnsafeProgram(Exception):
 def loader(path: str) -> str | None:
     """The name under which a program is known to run other programs, if it is: its own, or that of what it links to."""
     for name in (os.path.basename(path), os.path.basename(os.path.realpath(path))):
-        if name in _LOADERS or _VERSION.sub("", name) in _LOADERS:
+        if name in _LOADERS or _VERSION.sub("", name) in _LOADERS or _LINKER.fullmatch(name):
             return name
     return None
 

@@ -34,20 +34,33 @@ class Buckets:
 
     def __init__(self, rate: Rate | None, most: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
         """rate: None takes everything."""
-        self._rate = rate
+        self.rate = rate
         self._most = most
         self._clock = clock
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()  # level, and when it was that
 
     def take(self, key: str) -> float:
         """Takes one. Returns 0.0, or, when there is none, after how many seconds there will be one."""
-        if self._rate is None:
+        if self.rate is None:
             return 0.0
-        now, per_second = self._clock(), self._rate.times / self._rate.seconds
-        level, at = self._levels.pop(key, (float(self._rate.times), now))
-        level = min(self._rate.times, level + (now - at) * per_second)
-        allowed = level >= 1 - _ROUNDING
-        self._levels[key] = (max(0.0, level - 1) if allowed else level, now)
+        level, now = self._level(self.rate, key)
+        wait = _wait(self.rate, level)
+        self._levels[key] = (level if wait else max(0.0, level - 1), now)
+        self._levels.move_to_end(key)
         if len(self._levels) > self._most:
             self._levels.popitem(last=False)
-        return 0.0 if allowed else (1 - level) / per_second
+        return wait
+
+    def wait(self, key: str) -> float:
+        """What `take` would return. Takes nothing."""
+        return 0.0 if self.rate is None else _wait(self.rate, self._level(self.rate, key)[0])
+
+    def _level(self, rate: Rate, key: str) -> tuple[float, float]:
+        """How many there are now, and when that is."""
+        now = self._clock()
+        level, at = self._levels.get(key, (float(rate.times), now))
+        return min(rate.times, level + (now - at) * rate.times / rate.seconds), now
+
+
+def _wait(rate: Rate, level: float) -> float:
+    return 0.0 if level >= 1 - _ROUNDING else (1 - level) * rate.seconds / rate.times

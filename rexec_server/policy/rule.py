@@ -45,6 +45,8 @@ class Rule:
         lint.check(table, skeleton)
         run_as = table.run_as
         account = resolve(run_as.user, run_as.group, run_as.groups) if run_as else None
+        if account and account.user == 0 and table.limits.processes is not None:
+            raise ValueError("limits.processes does not bind root; use cgroup.processes")
         program = Program(skeleton.program, owners, account.user if account else None)
         try:
             program.check()

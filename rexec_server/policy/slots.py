@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field, model_validator
 from rexec_server.policy.table import Count, Flag, Integer, Table, Text
 
 MAX_VALUE_BYTES = 64 * 1024
+# Of Linux, the first with the NUL at the end. Each part of a path is looked up: a longer one only costs time.
+_PATH_MAX, _NAME_MAX = 4096, 255
 # Control characters, NUL among them, and lone surrogates: no type takes them, whatever its pattern says.
 _FORBIDDEN = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})", re.ASCII)
@@ -168,11 +170,16 @@ class PathSlot(_Slot):
             raise ValueError(f"it cannot be looked at: {error.strerror}") from error
 
     def _below(self, text: str) -> str:
-        """The part below root, whose segments are all names."""
+        """The part below root, whose segments are all names. Only by the text: nothing is looked up yet."""
         prefix = self.root.rstrip("/") + "/"
         below = text.removeprefix(prefix)
-        if any(segment in ("", ".", "..") for segment in below.split("/")):
-            raise ValueError(f"it is no plain path below {self.root}")
+        if len((prefix + below).encode()) >= _PATH_MAX:
+            raise ValueError("it is longer than a path can be")
+        for segment in below.split("/"):
+            if segment in ("", ".", ".."):
+                raise ValueError(f"it is no plain path below {self.root}")
+            if len(segment.encode()) > _NAME_MAX:
+                raise ValueError(f"it has a name of more than {_NAME_MAX} bytes")
         return below
 
     def _real(self, below: str) -> str:

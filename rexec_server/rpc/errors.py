@@ -68,8 +68,10 @@ def _details(error: errors.RexecError) -> Iterable[Message]:
 
 
 def _facts(error: errors.RexecError) -> dict[str, str]:
-    """Numbers that a program may need to go on."""
+    """What a program may need to go on."""
     match error:
+        case errors.InvalidRequest():
+            return error.facts
         case errors.OutOfRange():
             return {"offset": str(error.offset), "end": str(error.end), "bytes_written": str(error.end)}
         case errors.SlowReader():

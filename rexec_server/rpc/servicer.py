@@ -13,7 +13,7 @@ from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
-from rexec_server.core.command import MAX_LABELS, Command, Defaults, check_duration
+from rexec_server.core.command import MAX_LABELS, Command, Defaults, check_duration, check_exec_id
 from rexec_server.core.entry import Entry
 from rexec_server.core.errors import Exhausted, InvalidRequest, NotAllowed, OutOfRange
 from rexec_server.core.execution import CHANNELS, Execution, Key
@@ -189,15 +189,22 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
 
     async def _exec(self, caller: Caller, exec_id: str, command: Command) -> tuple[Entry, bool]:
         key = Key(caller.name, exec_id)
+        if exec_id:
+            check_exec_id(exec_id)
         try:
             command.check()
             grant = self._admission.admit(caller, command)
         except (NotAllowed, Exhausted) as error:
             # It may be the retry of what was allowed before: that is to be answered, whatever is allowed by now.
-            entry = await self._executions.repeated(key, command, caller.origin)
+            entry = None
+            try:
+                entry = await self._executions.repeated(key, command, caller.origin)
+            finally:
+                # Also when that fails, or the caller hangs up: nobody keeps a refusal out of the audit.
+                if entry is None:
+                    shown = {"arguments": list(command.arguments), "shell": command.shell}
+                    self._recorder.event("denied", caller, exec_id=exec_id, **shown, reason=error.message)
             if entry is None:
-                shown = {"arguments": list(command.arguments), "shell": command.shell}
-                self._recorder.event("denied", caller, exec_id=exec_id, **shown, reason=error.message)
                 raise
             return entry, True
         return await self._executions.exec(key, command, grant, caller.origin)

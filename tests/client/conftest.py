@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import grpc
@@ -27,4 +28,8 @@ def client(fake: FakeServer) -> Iterator[Client]:
 @pytest.fixture(scope="session", autouse=True)
 def _aio_thread() -> None:
     """grpc.aio has one thread for the whole process, from its first use on: it is no test's leak."""
-    grpc.aio.init_grpc_aio()
+
+    async def begin() -> None:  # within a loop: without one it works only until somebody's first asyncio.run
+        grpc.aio.init_grpc_aio()
+
+    asyncio.run(begin())

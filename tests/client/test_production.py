@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -76,3 +79,18 @@ def test_the_command_works_through_options_alone(site: Site, capfd: pytest.Captu
     assert run_app([*by_cert, "list", "--json"]) == 0
     callers = re.findall(r'"caller": "(.*)"', capfd.readouterr().out)
     assert set(callers) == {"alice"}
+
+
+def test_a_command_without_input_runs_at_a_terminal_and_not_behind_a_pipe(site: Site) -> None:
+    """A rule takes no standard input unless it says so: a terminal is then left alone, and a pipe is refused."""
+    line = [sys.executable, "-m", "rexec_client", f"--target={token_target(site)}", f"--ca={site.path('ca.pem')}"]
+    line += [f"--key-file={site.key_file('alice')}", "run", "--", "echo", "typed"]
+    master, slave = os.openpty()
+    done = subprocess.run(["setsid", "--ctty", *line], stdin=slave, capture_output=True, timeout=30)
+    os.close(master)
+    os.close(slave)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"typed\n", b"")
+    done = subprocess.run(line, input=b"important", capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout) == (255, b"")
+    assert done.stderr.startswith(b"rexec: this command takes no standard input; use: rexec run -n")
+    assert subprocess.run(line, input=b"", capture_output=True, timeout=30).stdout == b"typed\n"

@@ -85,11 +85,13 @@ def test_a_tally_gives_each_byte_once(steps: list[tuple[int, int]]) -> None:
         ("example.org:50051", False),
         ("dns:///example.org:1", False),
         ("10.0.0.1:50051", False),
+        ("app.localhost:50051", False),
+        ("dns:///app.localhost:1", False),
         ("[2001:db8::1]:1", False),
     ],
 )
 def test_loopback_is_recognized(target: str, local: bool) -> None:
-    """A proxy is for what is far away."""
+    """A proxy is for what is far away, and so is anything that a name server could send elsewhere."""
     assert is_local(target) is local
     assert (("grpc.enable_http_proxy", 0) in channel_options(target)) is local
 

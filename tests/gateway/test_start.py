@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import shutil
 import ssl
 import subprocess
 import sys
+import termios
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import grpc
 import pytest
 
 from deploy.authority import Authority
+from rexec_server.gateway.tls import Certificate
 from tests.gateway.alone import Alone
 from tests.gateway.http import ask
 from tests.gateway.spy import Spy
@@ -28,7 +35,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory, authority = tmp_path_factory.mktemp("certificates"), Authority()
     pair = authority.for_server("localhost", "127.0.0.1")
     for name, content in (("ca", authority.certificate), ("cert", pair.certificate), ("key", pair.key)):
-        (directory / f"{name}.pem").write_bytes(content)
+        path = directory / f"{name}.pem"
+        path.touch(mode=0o600)
+        path.write_bytes(content)
     return directory
 
 
@@ -90,6 +99,7 @@ def test_a_renewed_certificate(alone: StartAlone, tmp_path: Path) -> None:
 
     def write(certificate: bytes, key: bytes) -> None:
         for path, content in zip(names.values(), (certificate, key), strict=True):
+            path.with_suffix(".new").touch(mode=0o600)
             path.with_suffix(".new").write_bytes(content)
             path.with_suffix(".new").replace(path)
 
@@ -112,6 +122,67 @@ def test_a_renewed_certificate(alone: StartAlone, tmp_path: Path) -> None:
     assert (trusted(old), trusted(new)) == (False, True)
 
 
+def test_t_cf_02_a_renewed_key_that_others_can_read(certificates: Path, alone: StartAlone, tmp_path: Path) -> None:
+    """It is not used, and the old one stays; once it is for us alone, it is."""
+    new = Authority("new")
+    pair = new.for_server("127.0.0.1")
+    files = {name: tmp_path / f"{name}.pem" for name in ("cert", "key")}
+    for name, path in files.items():
+        shutil.copy(certificates / f"{name}.pem", path)
+    gateway = alone("127.0.0.1:1", "--tls-cert", str(files["cert"]), "--tls-key", str(files["key"]))
+
+    def seen() -> str:
+        address = urlsplit(gateway.url)
+        return ssl.get_server_certificate((str(address.hostname), int(address.port or 0)), timeout=10)
+
+    old = seen()
+    files["key"].chmod(0o644)
+    files["key"].write_bytes(pair.key)
+    files["cert"].write_bytes(pair.certificate)
+    assert seen() == old
+    assert "key.pem can be read by others (mode 0644)" in gateway.log
+    files["key"].chmod(0o600)
+    assert seen() == pair.certificate.decode()
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o620, 0o644, 0o660])
+def test_t_cf_02_a_key_that_others_can_read(certificates: Path, tmp_path: Path, mode: int) -> None:
+    """It is no key: the line names the file and says what would do."""
+    key = Path(shutil.copy(certificates / "key.pem", tmp_path))
+    key.chmod(mode)
+    refusal = _refusal(certificates, "--target", "127.0.0.1:1", "--tls-cert", "cert.pem", "--tls-key", str(key))
+    assert f"{key} can be read by others (mode {mode:04o}); chmod go= {key}" in refusal
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of root's")
+@pytest.mark.parametrize(("group", "mode", "good"), [
+    ("ours", 0o640, True), ("another", 0o640, False), ("ours", 0o644, False), ("ours", 0o660, False),
+], ids=str)  # fmt: skip
+def test_t_cf_02_a_key_of_roots(certificates: Path, tmp_path: Path, group: str, mode: int, good: bool) -> None:
+    """Our own group may read it, as the server's own keys may be read, and nobody else."""
+    key = Path(shutil.copy(certificates / "key.pem", tmp_path))
+    os.chown(key, 0, os.getegid() if group == "ours" else os.getegid() + 1)
+    key.chmod(mode)
+    certificate = Certificate(str(certificates / "cert.pem"), str(key))
+    with nullcontext() if good else pytest.raises(OSError, match="can be read by others"):
+        certificate.context()
+
+
+def test_t_cf_02_an_encrypted_key_is_refused_without_asking(certificates: Path, tmp_path: Path) -> None:
+    """Nobody sits before a server to say its passphrase: neither the gateway asks for it nor a server that has one."""
+    key, cert = tmp_path / "key.pem", certificates / "cert.pem"
+    key.touch(mode=0o600)
+    subprocess.run(
+        ["openssl", "pkcs8", "-topk8", "-in", certificates / "key.pem", "-out", key, "-passout", "pass:secret"],
+        check=True,
+    )  # fmt: skip
+    flags = ("--tls-cert", str(cert), "--tls-key", str(key))
+    assert "cannot use the certificate" in at_a_terminal("rexec_server.gateway", "--target", "127.0.0.1:1", *flags)
+    named = [flag.replace("--tls", "--gateway-tls") for flag in flags]
+    dev = ("--dev", "--listen", "127.0.0.1:0", "--state-dir", str(tmp_path / "state"), "--gateway", "127.0.0.1:0")
+    assert f"cannot use {cert} with {key}" in at_a_terminal("rexec_server", *dev, *named)
+
+
 def test_plain_http_on_a_port_with_tls(certificates: Path, alone: StartAlone) -> None:
     """It gets nothing, disturbs nobody, and leaves no traceback."""
     gateway = alone(
@@ -125,6 +196,23 @@ def test_plain_http_on_a_port_with_tls(certificates: Path, alone: StartAlone) ->
     with urllib.request.urlopen(f"{gateway.url}/openapi.json", context=trust, timeout=10) as answer:
         assert answer.status == 200
     assert "Traceback" not in gateway.log
+
+
+def at_a_terminal(module: str, *flags: str) -> str:
+    """The one line of a program that does not start, and that had somebody whom it could have asked."""
+    ours, its = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *flags],
+            stdin=its, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=20, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+    finally:
+        os.close(ours)
+        os.close(its)
+    assert done.returncode == 78, done
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
 
 
 def _refusal(directory: Path, *flags: str, **environment: str) -> str:

@@ -16,7 +16,7 @@ from rexec_server.gateway.web import SPARE_WORKERS, WebServer, serve
 
 SECONDS = 1.0
 HEAD = b"POST /api/echo/- HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-GOOD = b"GET /api/openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+GOOD = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 
 
 def _serve(request_seconds: float) -> Iterator[int]:
@@ -61,7 +61,11 @@ def _ask(port: int, request: bytes) -> bytes:
         ("length with an underscore", 400, HEAD + b"Content-Length: 0_2\r\n\r\n{}"),
         ("negative length", 400, HEAD + b"Content-Length: -1\r\n\r\n{}"),
         ("empty length", 400, HEAD + b"Content-Length:\r\n\r\n{}"),
-        ("length and chunks", 400, HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
+        (
+            "length and chunks",
+            400,
+            HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        ),
         ("chunks in 1.0", 400, HEAD.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
         ("negative chunk", 400, HEAD + b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n"),
         ("folded first header", 400, b"GET / HTTP/1.1\r\n Host: 127.0.0.1\r\n\r\n"),
@@ -89,7 +93,9 @@ def test_slow_requests_of_one_peer_stop_nobody_else(port: int) -> None:
         assert time.monotonic() - began < 5  # of the ten that the slow ones have
 
 
-@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nX: ", HEAD + b"Content-Length: 1000\r\n\r\n"], ids=["head", "body"])
+@pytest.mark.parametrize(
+    "start", [b"GET / HTTP/1.1\r\nX: ", HEAD + b"Content-Length: 1000\r\n\r\n"], ids=["head", "body"]
+)
 def test_a_request_that_trickles_is_cut(hasty: int, start: bytes) -> None:
     """A byte now and then buys no time: the deadline is one for the whole request."""
     over = threading.Event()

@@ -154,12 +154,17 @@ def test_less_than_the_rules_bounds(full: Allowlist) -> None:
 
 def test_where_a_rule_has_no_bound(bare: Allowlist) -> None:
     """Limits may be asked for, since they only take away; input and output only within the defaults."""
-    grant = bare.decide(
-        ALICE, ask("echo", timeout=1e6, kill_grace=1e6, limits=Limits(cpu_seconds=5), output_bytes=2**26)
-    )
+    grant = bare.decide(ALICE, ask("echo", timeout=1e6, limits=Limits(cpu_seconds=5), output_bytes=2**26))
     assert (grant.timeout, grant.limits, grant.output_bytes) == (1e6, Limits(cpu_seconds=5), 2**26)
     assert invalid(bare, output_bytes=2**26 + 1).startswith("output.max_bytes: ")
     assert invalid(bare, stdin_mode=StdinMode.BYTES) == "stdin_mode: rule 'echo' has stdin = 'none'"
+
+
+@pytest.mark.parametrize("field", ["kill_grace", "drain_timeout"])
+def test_no_grace_gets_around_a_timeout(bare: Allowlist, field: str) -> None:
+    """A rule without a timeout is held to the server's, which a long grace would come on top of."""
+    assert bare.decide(ALICE, ask("echo", **{field: 60.0})).rule == "echo"
+    assert invalid(bare, **{field: 60.5}) == f"{field}: 60.5 s; rule 'echo' allows at most 60 s"
 
 
 @pytest.mark.parametrize(

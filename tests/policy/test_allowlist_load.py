@@ -72,6 +72,10 @@ def test_the_worked_example_of_the_documentation(tmp_path: Path) -> None:
         (rule(more="roles = ['*']"), "FILE: rule 'echo': roles.0: '*' names nobody: each caller or role is named"),
         (rule(name="Echo", more=WORD), "FILE: rule 'Echo': name: 'Echo' is no rule's name: [a-z0-9]"),
         (rule(more=WORD) * 2, "FILE: two rules have the name 'echo'"),
+        pytest.param("rule = " + "[" * 20_000, "FILE: something in it is nested too deeply", id="lists in lists"),
+        pytest.param(
+            rule(more="rate" + ".a" * 3000 + " = 1"), "FILE: something in it is nested", id="tables in tables"
+        ),
         ('[[rule]]\narguments = ["/bin/ls"]\ncallers = ["alice"]', "FILE: rule 1: name is missing"),
         ('[[rule]]\nname = "ls"\ncallers = ["alice"]', "FILE: rule 'ls': give exactly one of arguments and shell"),
         ('[[rule]]\nname = "ls"\narguments = ["/bin/ls"]', "FILE: rule 'ls': nobody may use it: name callers, roles"),
@@ -239,6 +243,16 @@ def test_who_can_be_run_as(tmp_path: Path) -> None:
     assert made.confinement[:3] == (54321, 54322, (1, 7))
     (made,) = load(tmp_path, rule(more=f'run_as = "root"\n{WORD}')).rules
     assert made.confinement[:3] == (0, 0, ())
+
+
+def test_a_limit_that_would_not_hold(tmp_path: Path) -> None:
+    """The kernel lets root have any number of processes, whatever its own limit says; a cgroup holds for root too."""
+    root = f'run_as = "root"\n{WORD}'
+    said = problem(tmp_path, rule(more=f"{root}\nlimits.processes = 64"))
+    assert said == "FILE: rule 'echo': limits.processes does not bind root; use cgroup.processes"
+    load(tmp_path, rule(more=f"{root}\ncgroup.processes = 64\nlimits.open_files = 64"))
+    for others in ('run_as = "nobody"\n', ""):
+        load(tmp_path, rule(more=f"{others}{WORD}\nlimits.processes = 64"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root is no server's own user in this sense")

@@ -136,7 +136,22 @@ def test_our_own_programs_need_to_be_trusted_as_any_others(tmp_path: Path) -> No
     assert "neither root nor in trusted_owners" in refused(program(tmp_path), owners=frozenset())
 
 
-@pytest.mark.parametrize("name", ["tail", "cat", "ls", "systemctl-report", "python-report", "shutdown", "finder"])
+LOADERS = """
+    taskset chrt prlimit sort choom sg runcon split install gpg ssh-keygen fakeroot valgrind perf ip iptables journalctl
+    dmesg newgrp ld-linux.so.2 ld-linux-x86-64.so.2 ld-linux-aarch64.so.1 ld-musl-x86_64.so.1 ld-linux
+"""
+
+
+@pytest.mark.parametrize("name", LOADERS.split())
+def test_t_az_16_programs_with_an_option_that_runs_another(name: str) -> None:
+    """T-AZ-16: wrappers, the dynamic linker by any of its names, and what starts a helper, a pager or a hook."""
+    assert loader(f"/nowhere/{name}") == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tail", "cat", "ls", "systemctl-report", "python-report", "shutdown", "finder", "ld-report"],
+)
 def test_other_programs_are_no_loaders(name: str) -> None:
     """A name that only begins like an interpreter's is none."""
     assert loader(f"/nowhere/{name}") is None

@@ -129,6 +129,7 @@ def key(kid: str = "a-1", secret: str = SECRET, more: str = "") -> str:
         (key() + f'[callers.bob.keys.b-1]\nsecret = "{SECRET}"', "bob's key b-1 has the same secret as a-1"),
         (key() + key("a-2"), "alice's key a-2 has the same secret as a-1"),
         (key() + f'[callers.alice]\nsecret = "{SECRET}', "is not TOML: "),
+        pytest.param("callers = " + "[" * 20_000, "something in it is nested too deeply", id="nested"),
     ],
 )
 def test_a_mistake_is_refused_with_its_place(tmp_path: Path, text: str, complaint: str) -> None:

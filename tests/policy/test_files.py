@@ -101,15 +101,36 @@ def test_t_cf_03_a_directory_that_others_can_write_is_refused(tmp_path: Path, mo
         check_socket_directory(str(directory / "rexec.sock"))
 
 
-def test_t_cf_03_a_directory_that_can_be_moved_away_is_refused(tmp_path: Path) -> None:
-    """T-CF-03: everybody who may rename the directory can put another in its place."""
-    above, directory = tmp_path / "above", tmp_path / "above" / "run"
+@pytest.fixture
+def nested(tmp_path: Path) -> Path:
+    """A directory of our own, two directories below one that is only above."""
+    directory = tmp_path / "above" / "between" / "run"
     directory.mkdir(parents=True)
-    above.chmod(0o777)
-    with pytest.raises(PolicyError, match=f"everybody can write in {above}; chmod o-w {above}"):
-        check_socket_directory(str(directory / "rexec.sock"))
-    above.chmod(0o1777)
-    check_socket_directory(str(directory / "rexec.sock"))
+    for path in (directory, directory.parent, directory.parent.parent):
+        path.chmod(0o755)
+    return directory
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o757, 0o720])
+def test_t_cf_03_a_directory_that_can_be_moved_away_is_refused(nested: Path, mode: int) -> None:
+    """T-CF-03: everybody who may rename the directory, or one above it, can put another in its place."""
+    check_socket_directory(str(nested / "rexec.sock"))
+    above = nested.parent.parent
+    above.chmod(mode)
+    with pytest.raises(PolicyError, match=f"others can write in {above}; chmod go-w {above}"):
+        check_socket_directory(str(nested / "rexec.sock"))
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_t_cf_03_a_directory_above_belongs_to_us_or_root(nested: Path, mode: int) -> None:
+    """T-CF-03: the owner of a directory may rename what is in it, sticky or not; in root's sticky ones nobody else."""
+    above = nested.parent.parent
+    above.chmod(mode)
+    check_socket_directory(str(nested / "rexec.sock"))
+    os.chown(above, 12345, -1)
+    with pytest.raises(PolicyError, match=f"{above} belongs to uid 12345; it must be ours or root's"):
+        check_socket_directory(str(nested / "rexec.sock"))
 
 
 def test_t_cf_03_a_link_hides_nothing(tmp_path: Path) -> None:

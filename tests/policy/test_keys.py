@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -67,6 +69,16 @@ def test_a_second_key_goes_beside_the_first(tmp_path: Path) -> None:
     assert alice
     assert len({key.kid for key in alice.keys}) == 2
     assert all(key.kid.startswith("alice-2") for key in alice.keys)
+
+
+def test_the_real_program(tmp_path: Path) -> None:
+    """It has the command, and only the table is on standard output."""
+    made = subprocess.run(
+        [sys.executable, "-m", "rexec_server", "keys", "new", "--caller", "alice", "--out", str(tmp_path / "key.jwk")],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert load(tmp_path, made.stdout).get("alice")
 
 
 def test_a_key_file_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

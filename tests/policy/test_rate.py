@@ -120,3 +120,13 @@ def test_calls_are_limited_for_each_caller() -> None:
     assert "alice" in caught.value.subject
     assert 0 < caught.value.retry_after <= 30
     limits.take(bob)
+
+
+def test_looking_takes_nothing() -> None:
+    """Whether there is one can be asked as often as one likes; the answer is what taking would say."""
+    clock = Clock()
+    buckets = Buckets(Rate(1, 60), clock=clock)
+    assert [buckets.wait("a"), buckets.wait("a"), buckets.take("a")] == [0, 0, 0]
+    clock.now += 15
+    assert buckets.wait("a") == buckets.wait("a") == buckets.take("a") == 45
+    assert Buckets(None).wait("a") == 0

@@ -146,6 +146,27 @@ def test_t_az_14_what_is_passed_on_is_the_real_path(tree: Path) -> None:
     assert PathSlot(type="path", root=str(tree.parent / "link-to-logs")).fill("a.log") == str(tree / "a.log")
 
 
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize(
+    "value",
+    ["a/" * 2047 + "ab", "/gone/" + "a/" * 2044 + "ab", "a/" * 2044 + "ab", "é/" * 1365 + "a", "a/" * 30_000 + "a"],
+    ids=["relative", "absolute", "with-its-root", "bytes", "endless"],
+)
+def test_t_az_14_a_path_that_is_too_long(value: str, exists: bool) -> None:
+    """T-AZ-14: what no path can be is refused by its text: each of its parts would be looked up, and others wait."""
+    slot = PathSlot(type="path", root="/gone", exists=exists)  # who looks, does not even find the root
+    assert refused(slot, value) == "it is longer than a path can be"
+    assert refused(slot, value[:100].rstrip("/")) == "it cannot be looked at: No such file or directory"
+
+
+@pytest.mark.parametrize("value", ["a" * 256, "é" * 128, "old/" + "a" * 256, "a" * 256 + "/b"])
+def test_t_az_14_a_name_that_is_too_long(value: str) -> None:
+    """T-AZ-14: no file system has names of more than 255 bytes."""
+    slot = PathSlot(type="path", root="/gone", exists=False)
+    assert refused(slot, value) == "it has a name of more than 255 bytes"
+    assert refused(slot, "é" * 127) == "it cannot be looked at: No such file or directory"
+
+
 def test_t_az_14_the_pattern_is_for_the_part_below_the_root(tree: Path) -> None:
     """T-AZ-14: absolute or not, the same part is matched, as the caller wrote it."""
     slot = PathSlot(type="path", root=str(tree), pattern=r"[a-z]+\.log")
@@ -201,10 +222,10 @@ def test_t_az_17_patterns_take_linear_time() -> None:
     """T-AZ-17: a pattern that keeps a backtracking engine busy for years is answered at once."""
     slot = PatternSlot(type="pattern", pattern="(a+)+", max_length=20_000)
     value = "a" * 10_000
-    started = time.perf_counter()
+    started = time.thread_time()  # not the clock: who else runs on this machine does not matter
     refused(slot, value + "!")
     assert slot.fill(value) == value
-    assert time.perf_counter() - started < 0.05
+    assert time.thread_time() - started < 0.05
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import re
 import shutil
 import signal
@@ -21,6 +23,10 @@ from tests.waiting import eventually
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 _SECTION = re.compile(r"^##+ (.+?)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+# Below those from which the kernel chooses (ip_local_port_range), a range for each of pytest's workers.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 20
+# In any order: whoever tests beside us begins elsewhere.
+_PORTS = iter(random.sample(range(20_000 + 500 * _WORKER, 20_500 + 500 * _WORKER), 500))
 _BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 
 
@@ -103,6 +109,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
+    """Each is given once. The kernel gives none of these to who asks for any port, nor does another worker."""
+    found = list(itertools.islice(filter(_is_free, _PORTS), count))
+    assert len(found) == count, "no free ports are left"
+    return found
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError:
+        return False

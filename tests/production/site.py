@@ -26,7 +26,7 @@ from tests.waiting import eventually
 AUDIENCE = "test-server"
 DOMAIN = "spiffe://rexec.test"
 # Who there is, and their roles. Each has a token key NAME-1 and a certificate.
-CALLERS: dict[str, list[str]] = {"alice": [], "bob": [], "olga": ["operator"]}
+CALLERS: dict[str, list[str]] = {"alice": [], "bob": [], "olga": ["operator"], "otto": ["operator"]}
 
 # What alice and bob may run; tests that need other rules write their own.
 RULES = """

@@ -312,6 +312,7 @@ def test_t_az_41_a_broken_reload_keeps_the_old_policy(make_site: Callable[..., S
         (new.replace('expect = "allow"', 'expect = "deny"'), "expects deny, but rule 'renamed' allows it"),
         (new + "]", "Invalid"),
         ("", "has no [[rule]]"),
+        ("rule = " + "[" * 20_000, "nested too deeply"),
     ):
         site.write("policy.toml", broken.encode())
         site.reload()

@@ -90,6 +90,31 @@ def test_what_a_caller_does_and_may_not_do_is_told(site: Site) -> None:
     assert by_event["finished"]["reason"] == "CANCELLED"
 
 
+@pytest.mark.parametrize("answer", ["EXEC_ID_CONFLICT", "TOKEN_USED", "EXEC_ID_USED"])
+def test_a_refusal_is_told_whatever_is_answered(site: Site, answer: str) -> None:
+    """Who asks for what is not allowed by an id or token that is used already is told of that; the audit of both."""
+    stub, mark, metadata = site.stub(), f"mark-of-{answer}", site.bearer("alice")
+    stub.Exec(request("echo", "x", exec_id=answer, wait=30), metadata=metadata, timeout=40)
+    if answer == "EXEC_ID_USED":
+        stub.Delete(api.DeleteRequest(exec_id=answer), metadata=site.bearer("alice"), timeout=20)
+    if answer != "TOKEN_USED":
+        metadata = site.bearer("alice")
+    exec_id = "another" if answer == "TOKEN_USED" else answer
+    status = "FAILED_PRECONDITION" if answer == "EXEC_ID_USED" else "ALREADY_EXISTS"
+    refused(lambda: stub.Exec(request("rm", mark, exec_id=exec_id), metadata=metadata, timeout=20), status, answer)
+    (line,) = [line for line in site.audited if line.get("arguments") == ["rm", mark]]
+    assert (line["event"], line["exec_id"], line["caller"]) == ("denied", exec_id, "alice")
+    assert line["reason"] == "not permitted: no rule allows it"
+
+
+@pytest.mark.parametrize("exec_id", ["a/b", "x" * 129])
+def test_an_id_that_cannot_be_uses_up_nothing(site: Site, exec_id: str) -> None:
+    """It is refused for itself, before anybody asks whether the command is allowed: it says nothing of that."""
+    answers = [refused(lambda c=command: run(site, c, exec_id=exec_id), "INVALID_ARGUMENT") for command in ("rm", "ls")]
+    assert [answer.fields for answer in answers] == [["exec_id"], ["exec_id"]]
+    assert not told(site, exec_id)
+
+
 def test_t_lg_03_what_a_caller_writes_is_one_line(site: Site) -> None:
     """T-LG-03: a refused request with newlines and escapes in it makes one line in the audit, and none in the log."""
     nasty = 'x\n{"event":"accepted","exec_id":"forged"}\n\x1b[31m'

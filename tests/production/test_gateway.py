@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def test_t_tk_09_a_repeated_exec_is_the_same_execution(front: Site) -> None:
         answers = list(pool.map(lambda _: call(front, "exec", token, LONG), range(50)))
     assert {answer.status for answer in answers} == {200}
     (first,) = {(answer.json["status"], answer.json["exec_id"]) for answer in answers}
-    assert first[0] == "accepted"
+    assert first == ("accepted", sha256(token.encode()).hexdigest()[:32])
+    assert call(front, "exec", "-", LONG, Authorization=f"Bearer {token}").json["exec_id"] == first[1]
     other = call(front, "exec", token, HI)
     assert other.status == 409
     assert "make a new one for each Exec" in other.json["error"]
@@ -85,6 +87,8 @@ def test_t_tk_09_a_repeated_exec_is_the_same_execution(front: Site) -> None:
     assert call(front, "cancel", front.token("bob"), {}).json["exec_id"] == first[1]
     assert ended(front, "bob")["reason"] == "cancelled"
     assert call(front, "exec", token, LONG).json == {"mode": "exec", "status": "accepted", "exec_id": first[1]}
+    assert call(front, "exec", front.token("bob"), HI).json["exec_id"] != first[1]
+    ended(front, "bob")
 
 
 def test_busy_does_not_use_a_token_up(front: Site) -> None:

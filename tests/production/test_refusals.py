@@ -6,7 +6,8 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,9 @@ import pytest
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
+from rexec_server.config import build
+from rexec_server.production import ProductionSecurity
+from rexec_server.state_dir import StartRefused
 from tests.production.site import RULES, Site
 from tests.rpc.calls import launch, refused
 
@@ -120,12 +124,28 @@ def test_t_cf_04_without_callers_or_policy(make_site: MAKE_SITE, settings: dict[
 
 
 @pytest.mark.parametrize("name", ["callers.toml", "policy.toml"])
-@pytest.mark.parametrize("content", ["", "# nothing\n", "= broken"], ids=["empty", "a comment", "no TOML"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "# nothing\n", "= broken", "a = " + "[" * 20_000],
+    ids=["empty", "a comment", "no TOML", "lists in lists"],
+)
 def test_t_cf_04_empty_callers_or_policy(make_site: MAKE_SITE, name: str, content: str) -> None:
     """T-CF-04: a file that lets nobody in, or nothing run, is a mistake, and is said to be."""
     site = make_site()
     site.write(name, content.encode())
     assert name in refusal(site)
+
+
+@pytest.mark.parametrize("content", [b"a = " + b"[" * 20_000, b"a = '\xff'"], ids=["lists in lists", "no UTF-8"])
+def test_t_cf_04_a_configuration_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
+    """T-CF-04: whatever is in the file, one line says that it is the file."""
+    path = tmp_path / "rexec.toml"
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    done = launch("--config", str(path))
+    assert done.returncode == 78, done.stderr
+    assert done.stderr.startswith(f"rexec-server: {path}: ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -159,6 +179,60 @@ def test_a_policy_whose_tests_fail(make_site: MAKE_SITE) -> None:
     line = refusal(make_site(rules=wrong))
     assert "policy.toml" in line
     assert "echo" in line
+
+
+OTHERS_UID = 12345
+LIMITED = RULES.replace('name = "echo"', 'name = "limited"\ncgroup.memory = "64M"')
+AS_NOBODY = RULES.replace("[[rule]]\n", '[[rule]]\nrun_as = "nobody"\n')
+
+
+@contextmanager
+def security(site: Site, uid: int = OTHERS_UID) -> Iterator[ProductionSecurity]:
+    """What a server of this user's is built from; nothing is started."""
+    made = ProductionSecurity(build(site.settings), uid)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_t_cn_10_a_rule_that_this_host_cannot_keep(make_site: MAKE_SITE) -> None:
+    """T-CN-10: a limit that could not be set is not left out: such a server does not start."""
+    with security(make_site(rules=LIMITED)) as limited:
+        for features in ((), ("run_as", "cgroup.pids", "cgroup.cpu")):
+            with pytest.raises(StartRefused, match=r"cannot do: cgroup\.memory needs the memory controller"):
+                limited.check_host(features)
+        limited.check_host(["cgroup.memory"])
+
+
+def test_t_cn_10_nobody_is_root_by_chance(make_site: MAKE_SITE) -> None:
+    """T-CN-10: where the runner is root and the server is not, each rule says who its command runs as."""
+    with security(make_site()) as plain:
+        with pytest.raises(StartRefused, match=r"rule '\w+' has no run_as, and rexec-runner is root"):
+            plain.check_host(["run_as"])
+        plain.check_host([])
+    with security(make_site("root's"), uid=0) as roots:
+        roots.check_host(["run_as"])
+    with security(make_site("named", rules=AS_NOBODY)) as each:
+        each.check_host(["run_as"])
+        with pytest.raises(StartRefused, match="cannot do: run_as needs a runner that is root"):
+            each.check_host([])
+
+
+def test_t_cn_10_a_server_asks_its_host(make_site: MAKE_SITE) -> None:
+    """T-CN-10: the program itself does not start with what this machine lacks, be it a controller or a root runner."""
+    site = make_site()
+    site.start()
+    features = site.stub().GetServerInfo(api.GetServerInfoRequest(), metadata=site.bearer("alice"), timeout=20).features
+    site.end()
+    if "cgroup.memory" not in features:
+        rules, expected = LIMITED, "cgroup.memory needs the memory controller"
+    elif "run_as" not in features:
+        rules, expected = AS_NOBODY, "run_as needs a runner that is root"
+    else:
+        pytest.skip("this machine has all that a rule can need")
+    site.write("policy.toml", rules.encode())
+    assert expected in site.refused()
 
 
 @pytest.mark.parametrize(

@@ -140,8 +140,7 @@ def test_t_tk_11_rotation_and_end_of_a_key(make_site: Callable[..., Site]) -> No
     assert info(site.keys["alice"]) == grpc.StatusCode.OK
 
 
-@pytest.mark.parametrize("threads", [4])
-def test_t_ds_05_who_guesses_is_told_to_wait_and_callers_are_not(make_site: Callable[..., Site], threads: int) -> None:
+def test_t_ds_05_who_guesses_is_told_to_wait_and_callers_are_not(make_site: Callable[..., Site]) -> None:
     """Bad tokens are soon answered with RESOURCE_EXHAUSTED and a time, while a good one passes in between."""
     site = make_site(failed_auth="5/h")
     site.start()
@@ -150,18 +149,18 @@ def test_t_ds_05_who_guesses_is_told_to_wait_and_callers_are_not(make_site: Call
 
     def guess() -> None:
         metadata = [("authorization", "Bearer x")]
-        for _ in range(25):
+        for _ in range(10):
             codes.append(outcome(lambda: stub.List(api.ListRequest(), metadata=metadata, timeout=20)))
 
-    guessing = [threading.Thread(target=guess) for _ in range(threads)]
+    guessing = [threading.Thread(target=guess) for _ in range(4)]
     for thread in guessing:
         thread.start()
-    for _ in range(20):
+    for _ in range(10):
         stub.GetServerInfo(api.GetServerInfoRequest(), metadata=site.bearer("alice"), timeout=20)
     for thread in guessing:
         thread.join()
     assert codes.count(grpc.StatusCode.UNAUTHENTICATED) == 5
-    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 25 * threads - 5
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 35
     answer = refused(lambda: stub.List(api.ListRequest(), timeout=20), "RESOURCE_EXHAUSTED", "RATE_LIMITED")
     assert answer.details["RetryInfo"].retry_delay.ToSeconds() > 60
     assert site.log.count("was not let in") == 5

@@ -131,7 +131,7 @@ def test_gaps_are_exact_for_a_slow_reader(server: Server) -> None:
 
 
 @pytest.mark.timeout(240)  # half a gigabyte goes to two hundred windows on two cores
-def test_two_hundred_who_never_read(own_server: Server) -> None:
+def test_t_ds_04_two_hundred_who_never_read(own_server: Server) -> None:
     """Followers that stop reading change nothing for the command, for others, for Cancel, nor for the memory."""
     start(
         own_server, "sh", "-c", "head -c 100000000 /dev/zero; echo; echo on >&2; sleep 300", exec_id="big",

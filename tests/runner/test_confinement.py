@@ -1,8 +1,4 @@
-"""What a confined command is and may be: read from the kernel, in the command itself.
-
-T-CN-07, a front end killed under running jobs, is test_a_killed_server_is_nothing_to_its_commands in test_under_server,
-and all of test_kills and test_recovery.
-"""
+"""What a confined command is and may be: read from the kernel, in the command itself."""
 
 from __future__ import annotations
 
@@ -265,8 +261,8 @@ print(foreign_status(int(sys.argv[1]), os.pidfd_open(int(sys.argv[1]))))
     assert told == [b"Status(exit_code=3, signal=None)\n", b"None\n"]
 
 
-def test_one_thread_forks(root_runner: Runner) -> None:
-    """T-CN-08: no command is started from a thread that could end before it; its parent has no other thread."""
+def test_t_cn_08_one_thread_forks(root_runner: Runner) -> None:
+    """No command is started from a thread that could end before it; its parent has no other thread."""
     run = root_runner.run("sleep", "300")
     assert [len(os.listdir(f"/proc/{pid}/task")) for pid in (root_runner.pid, run.shim_pid)] == [1, 1]
     run.end(grace=0)

@@ -70,7 +70,7 @@ def test_row_01_no_command_is_lost_under_rpc_load(start_server: Callable[..., Se
     assert (server.state_dir / "runner.log").read_text() == ""
 
 
-def test_a_killed_server_is_nothing_to_its_commands(server: Server) -> None:
+def test_t_cn_07_a_killed_server_is_nothing_to_its_commands(server: Server) -> None:
     """kill -9 of the server in the middle of 50 commands: each has its exact status and all its bytes."""
     started = [(i, execute(server, f"seq 1 500; sleep 1; seq 501 1000; exit {i}")) for i in range(50)]
     server.restart()

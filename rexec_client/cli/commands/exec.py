@@ -23,7 +23,7 @@ def command(settings: Settings, /, **values: Any) -> int:
     See it with `rexec poll ID` or `rexec follow ID`.
     """
     wanted = parse(**values)
-    with settings.client() as client:
+    with settings.client() as client, wanted.starting():
         handle = client.start(wanted.args, **wanted.options)
     click.echo(handle.exec_id)
     if handle.execution.HasField("start_error"):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rexec_client.cli.command_options import Command, command_options, parse
 from rexec_client.cli.settings import Settings, pass_settings
 from rexec_client.cli.source import Source, open_source, small_file
+from rexec_client.cli.stdin_refusal import settle_for_less
 from rexec_client.cli.telling import Announcer, tell
 from rexec_client.cli.values import DURATION
+from rexec_client.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from rexec_client import AsyncClient, AsyncExecutionHandle
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
@@ -31,7 +36,8 @@ def command(settings: Settings, /, die_with_client: float | None, no_stdin: bool
     """Run a command and show it as if it ran here.
 
     Standard output and standard error stay apart, standard input is passed on, Ctrl-C goes to the command; a
-    second Ctrl-C leaves it running and says how to come back.
+    second Ctrl-C leaves it running and says how to come back. A command that may have no input gets none from a
+    terminal; input that it cannot have is refused.
 
     \b
     Exit status:  the command's own; 128+n when signal n ended it;
@@ -57,12 +63,23 @@ async def _start_and_watch(settings: Settings, wanted: Command, source: Source |
 
     async with settings.async_client() as client:
         try:
-            handle = await client.start(wanted.args, stdin=source is not None, **wanted.options)
-        except asyncio.CancelledError:
-            tell(f"left before the server answered; it may run: {settings.command_line('poll', exec_id)}")
-            raise
+            handle = await _start(client, settings, wanted, stdin=source is not None)
+        except InvalidRequestError as error:
+            await settle_for_less(wanted, source, error)
+            source = None
+            handle = await _start(client, settings, wanted, stdin=False)
         foreground = Foreground(handle, handle.output(gaps=True), owns=True)
         return await foreground.watch(source, lambda offset: _come_back(settings, wanted, exec_id, offset))
+
+
+async def _start(client: AsyncClient, settings: Settings, wanted: Command, *, stdin: bool) -> AsyncExecutionHandle:
+    try:
+        with wanted.starting():
+            return await client.start(wanted.args, stdin=stdin, **wanted.options)
+    except asyncio.CancelledError:
+        come_back = settings.command_line("poll", wanted.options["exec_id"])
+        tell(f"left before the server answered; it may run: {come_back}")
+        raise
 
 
 def _prepare_stdin(wanted: Command) -> Source | None:
