@@ -43,7 +43,7 @@ def gateway(alone: StartAlone, spy: Spy) -> Alone:
 
 
 def test_t_gw_09_a_token_is_one_segment(url: str) -> None:
-    """It has two dots in a row and is no other path: --dev refuses tokens, 401 and not 404, and does not repeat them."""
+    """It has two dots in a row and is no other path: in --dev tokens are refused, by 401 and without a word of them."""
     for method, mode in MODES:
         answer = ask(url, method, f"/api/{mode}/{TOKEN}", {"cmd": "true"} if method == "POST" else None)
         assert answer.status == 401, mode

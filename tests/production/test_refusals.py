@@ -15,7 +15,7 @@ import pytest
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
-from rexec_server.config import build
+from rexec_server.config import ConfigError, build
 from rexec_server.production import ProductionSecurity
 from rexec_server.state_dir import StartRefused
 from tests.production.site import RULES, Site
@@ -31,27 +31,45 @@ def refusal(site: Site, **env: str) -> str:
         [sys.executable, "-m", "rexec_server", "--config", site.path("rexec.toml")],
         capture_output=True, text=True, timeout=60, env={**os.environ, **env},
     )  # fmt: skip
-    assert done.returncode == 78, (done.returncode, done.stdout, done.stderr)
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert not done.stdout
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (78, 1, ""), done.stderr
     return done.stderr.removeprefix("rexec-server: ").rstrip("\n")
+
+
+def mistake(**settings: object) -> str:
+    """What is said of settings. That the program says it and ends, `test_the_program_says_so` shows."""
+    with pytest.raises(ConfigError) as caught:
+        build(settings)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ("--callers c.toml --policy p.toml --listen 0.0.0.0:0", "0.0.0.0:0 is not loopback, so it needs tls_cert and"),
+        ("--policy p.toml", "no callers are configured, so nobody could be let in"),
+        ("--dev --callers c.toml", "--dev lets everybody in, so it does not go with callers"),
+    ],
+)
+def test_the_program_says_so(tmp_path: Path, flags: str, why: str) -> None:
+    """A mistake in the settings: exit code 78 and one line."""
+    done = launch("--state-dir", str(tmp_path / "state"), *flags.split())
+    assert (done.returncode, done.stderr.count("\n")) == (78, 1), done.stderr
+    assert done.stderr.startswith(f"rexec-server: {why}")
 
 
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"listen": ["0.0.0.0:0"]}, "0.0.0.0:0 is not loopback, so it needs tls_cert and tls_key"),
-        ({"listen": ["[::]:0"]}, "[::]:0 is not loopback, so it needs tls_cert and tls_key"),
-        ({"listen": ["127.0.0.1:0", "example.org:0"]}, "example.org:0 is not loopback, so it needs tls_cert"),
-        ({"no_gateway": False, "gateway": "0.0.0.0:0"}, "the gateway's address 0.0.0.0:0 is not loopback, so it needs"),
+        ({"listen": ("0.0.0.0:0",)}, "0.0.0.0:0 is not loopback, so it needs tls_cert and tls_key"),
+        ({"listen": ("[::]:0",)}, "[::]:0 is not loopback, so it needs tls_cert and tls_key"),
+        ({"listen": ("127.0.0.1:0", "example.org:0")}, "example.org:0 is not loopback, so it needs tls_cert"),
+        ({"gateway": "0.0.0.0:0"}, "the gateway's address 0.0.0.0:0 is not loopback, so it needs"),
     ],
     ids=["any address", "any IPv6 address", "a name", "gateway"],
 )
-def test_t_cf_01_beyond_loopback_without_tls(make_site: MAKE_SITE, settings: dict[str, object], why: str) -> None:
+def test_t_cf_01_beyond_loopback_without_tls(settings: dict[str, object], why: str) -> None:
     """T-CF-01: what a network can reach speaks TLS, or is not there."""
-    site = make_site()
-    site.settings |= settings
-    assert why in refusal(site)
+    assert why in mistake(callers="callers.toml", policy="policy.toml", **settings)
 
 
 @pytest.mark.parametrize("name", ["server.key", "callers.toml"])
@@ -114,13 +132,13 @@ def test_t_cf_03_a_sockets_mode(make_site: MAKE_SITE, umask: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"callers": None}, "no callers are configured, so nobody could be let in"),
-        ({"policy": None}, "no policy is configured, so nothing could be run"),
+        ({"policy": "policy.toml"}, "no callers are configured, so nobody could be let in"),
+        ({"callers": "callers.toml"}, "no policy is configured, so nothing could be run"),
     ],
 )
-def test_t_cf_04_without_callers_or_policy(make_site: MAKE_SITE, settings: dict[str, object], why: str) -> None:
+def test_t_cf_04_without_callers_or_policy(settings: dict[str, object], why: str) -> None:
     """T-CF-04: nothing is open because somebody forgot to close it."""
-    assert why in refusal(make_site(**settings))
+    assert why in mistake(**settings)
 
 
 @pytest.mark.parametrize("name", ["callers.toml", "policy.toml"])
@@ -256,26 +274,17 @@ def test_an_audit_that_cannot_be_written(make_site: MAKE_SITE, spoil: Callable[[
 
 
 @pytest.mark.parametrize(
-    "flags",
+    "settings",
     [
-        ("--callers", "c.toml"), ("--policy", "p.toml"), ("--audit", "a.jsonl"),
-        ("--tls-cert", "c.pem", "--tls-key", "k.pem"), ("--tls-cert", "c", "--tls-key", "k", "--client-ca", "ca"),
-        ("--listen", "0.0.0.0:0"), ("--gateway", "0.0.0.0:0"),
+        {"callers": "c"}, {"policy": "p"}, {"audit": "a"}, {"tls_cert": "c", "tls_key": "k"},
+        {"tls_cert": "c", "tls_key": "k", "client_ca": "ca"},
+        {"listener": [{"address": "127.0.0.1:0"}]}, {"listen": ("0.0.0.0:0",)}, {"gateway": "0.0.0.0:0"},
     ],
-    ids=lambda flags: flags[0],
+    ids="-".join,
 )  # fmt: skip
-def test_dev_goes_with_no_production_setting(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    """A server that lets everybody in is never taken for one that does not."""
-    done = launch("--dev", "--state-dir", str(tmp_path / "state"), *flags)
-    assert done.returncode == 78, done.stderr
-    assert done.stderr.startswith("rexec-server: --dev lets everybody in, so it ")
-    assert done.stderr.count("\n") == 1
-
-
-def test_dev_goes_with_no_listener_table(make_site: MAKE_SITE) -> None:
-    """Nor is it configured by mistake, in the file of a production server."""
-    site = make_site(dev=True, callers=None, policy=None, audit=None)
-    assert "--dev lets everybody in, so it does not go with listener" in refusal(site)
+def test_dev_goes_with_no_production_setting(settings: dict[str, object]) -> None:
+    """A server that lets everybody in is never taken for one that does not, nor configured by mistake in its file."""
+    assert mistake(dev=True, **settings).startswith("--dev lets everybody in, so it ")
 
 
 def test_t_ds_07_a_second_server_on_the_same_port(make_site: MAKE_SITE) -> None:
