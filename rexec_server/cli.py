@@ -6,23 +6,18 @@ Nothing here may import grpc before `_prepare_process` has run.
 from __future__ import annotations
 
 import ctypes
-import importlib
 import os
 import sys
 from typing import Any
 
 import click
 
+from rexec_client.cli.lazy import LazyGroup
 from rexec_client.version import __version__
 from rexec_server.config import Config, ConfigError, build, read_file
 from rexec_server.engines.launcher import RunnerLauncher
 from rexec_server.process import become_undumpable
 from rexec_server.state_dir import StartRefused, claim
-
-# sysexits.h: the configuration does not allow to start.
-EX_CONFIG = 78
-
-COMMANDS = ("keys", "policy")
 
 # A runner that we started and that has nothing to do ends by itself after this long.
 RUNNER_IDLE_SECONDS = 60.0
@@ -30,21 +25,10 @@ RUNNER_IDLE_SECONDS = 60.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-class Commands(click.Group):
-    """Serves when it is called without a command; finds each command in a module of its own, when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command = importlib.import_module(f"rexec_server.commands.{cmd_name}").command
-        return command if isinstance(command, click.Command) else None
-
-
 @click.group(
-    cls=Commands,
+    cls=LazyGroup,
+    package="rexec_server.commands",
+    names=("keys", "policy"),
     invoke_without_command=True,
     context_settings={"auto_envvar_prefix": "REXEC", "help_option_names": ["-h", "--help"]},
 )
@@ -119,7 +103,7 @@ def _serve(config: Config) -> None:
 
 def _refuse(why: str) -> None:
     click.echo(f"rexec-server: {why}", err=True)
-    sys.exit(EX_CONFIG)
+    sys.exit(os.EX_CONFIG)
 
 
 def _prepare_process() -> None:

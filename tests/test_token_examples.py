@@ -12,7 +12,7 @@ import pytest
 
 from rexec_client import Client, bearer
 from tests.client.keys import Key
-from tests.production.site import Site
+from tests.production.site import Site, running
 from tests.test_examples import EXAMPLES, FOLLOW, needs_node, run
 
 TOKEN = EXAMPLES / "node" / "token.js"
@@ -24,10 +24,8 @@ needs_go = pytest.mark.skipif(shutil.which("go") is None, reason="no Go")
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One production server for all of these tests."""
-    site = Site(tmp_path_factory.mktemp("site"))
-    site.start()
-    yield site
-    site.close()
+    with running(tmp_path_factory.mktemp("site")) as site:
+        yield site
 
 
 @pytest.fixture(scope="module")

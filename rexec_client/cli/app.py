@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from rexec_client.cli.connection_options import connection_options, settings_of
 from rexec_client.cli.exit_status import FAILED, INTERRUPTED, NOBODY_READS
+from rexec_client.cli.lazy import LazyGroup
 from rexec_client.cli.telling import hush_stdout, tell
 from rexec_client.version import __version__
 
@@ -19,20 +19,7 @@ COMMANDS = ("run", "exec", "poll", "follow", "list", "signal", "cancel", "delete
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
-class Commands(click.Group):
-    """Finds each command in a module of its own, imported when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command = importlib.import_module(f"rexec_client.cli.commands.{cmd_name}").command
-        return command if isinstance(command, click.Command) else None
-
-
-@click.group(cls=Commands, context_settings=HELP)
+@click.group(cls=LazyGroup, package="rexec_client.cli.commands", names=COMMANDS, context_settings=HELP)
 @connection_options
 @click.version_option(__version__, "--version", message="rexec %(version)s")
 @click.pass_context

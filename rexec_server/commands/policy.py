@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 
 import click
@@ -13,9 +14,6 @@ from rexec_server.core.grant import Grant
 from rexec_server.policy.allowlist import Allowlist
 from rexec_server.policy.caller import Caller
 from rexec_server.policy.files import PolicyError
-
-# sysexits.h: the file cannot be used.
-EX_CONFIG = 78
 
 
 @click.group()
@@ -66,7 +64,7 @@ def _load(file: str) -> Allowlist:
         return Allowlist.load(file)
     except PolicyError as error:
         click.echo(f"rexec-server: {error}", err=True)
-        raise SystemExit(EX_CONFIG) from error
+        raise SystemExit(os.EX_CONFIG) from error
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -107,7 +107,7 @@ class Reservation:
             raise Exhausted("used tokens", "too many tokens were used lately to remember another", 10.0)
         db.execute(
             "INSERT INTO used_token (caller, token_id, exec_id, digest, expire_time) VALUES (?, ?, ?, ?, ?)",
-            (*self.key[:1], origin.token_id, self.key.exec_id, self.digest, origin.token_expiry + TOKEN_GRACE_NS),
+            (self.key.caller, origin.token_id, self.key.exec_id, self.digest, origin.token_expiry + TOKEN_GRACE_NS),
         )
 
     def _check_group(self, db: sqlite3.Connection) -> None:

@@ -21,7 +21,6 @@ from rexec_server.gateway import log
 from rexec_server.gateway.listener import is_loopback, url
 from rexec_server.gateway.listener import listen as bind
 
-EX_CONFIG = 78
 DEFAULT_LISTEN = "127.0.0.1:3000"
 DEFAULT_STREAMS = 256
 
@@ -176,4 +175,4 @@ def _end_with_parent() -> None:
 
 def _refuse(why: str) -> None:
     click.echo(f"rexec-gateway: {why}", err=True)
-    sys.exit(EX_CONFIG)
+    sys.exit(os.EX_CONFIG)

@@ -18,9 +18,6 @@ from rexec_server.runner.runner import Runner
 from rexec_server.runner.server_user import ServerUser, open_state_dir
 from rexec_server.runner.shim import Site
 
-# sysexits.h: the configuration does not allow to start.
-EX_CONFIG = 78
-
 
 def main() -> None:
     options = _parse(sys.argv[1:])
@@ -93,7 +90,7 @@ def _open_state_dir(path: str, server: ServerUser | None, *, dev: bool) -> int:
 
 def _refuse(why: str) -> NoReturn:
     sys.stderr.write(f"rexec-runner: {why}\n")
-    sys.exit(EX_CONFIG)
+    sys.exit(os.EX_CONFIG)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,14 @@ import pytest
 
 from rexec_client import Client, PermissionDeniedError, UnauthenticatedError, key_file
 from rexec_client.cli.app import run_app
-from tests.production.site import DOMAIN, Site
+from tests.production.site import DOMAIN, Site, running
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One production server for all of these tests."""
-    site = Site(tmp_path_factory.mktemp("site"))
-    site.start()
-    yield site
-    site.close()
+    with running(tmp_path_factory.mktemp("site")) as site:
+        yield site
 
 
 def token_target(site: Site) -> str:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,18 +24,6 @@ from rexec_server.policy.caller import Caller
 from tests.policy.records import ORIGIN, ended, execution, lines
 
 ALICE = Caller("alice", origin=ORIGIN)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "audit.jsonl"
-
-
-@pytest.fixture
-def audit(path: Path) -> Iterator[Audit]:
-    audit = Audit.open(str(path))
-    yield audit
-    audit.close()
 
 
 class Disk:

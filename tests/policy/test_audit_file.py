@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,6 @@ from rexec_server.core.errors import Unavailable
 from rexec_server.policy.audit import Audit
 from rexec_server.policy.files import PolicyError
 from tests.policy.records import ORIGIN, ended, execution, lines
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "audit.jsonl"
-
-
-@pytest.fixture
-def audit(path: Path) -> Iterator[Audit]:
-    audit = Audit.open(str(path))
-    yield audit
-    audit.close()
 
 
 def test_a_file_is_ours_to_write_and_our_groups_to_read(audit: Audit, path: Path) -> None:

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.production.site import Site
+from tests.production.site import Site, running
 
 
 @pytest.fixture(scope="module")
 def modules_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One production server for all tests of a module; ids are to be each test's own."""
-    site = Site(tmp_path_factory.mktemp("site"))
-    site.start()
-    yield site
-    site.close()
+    with running(tmp_path_factory.mktemp("site")) as site:
+        yield site
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +292,12 @@ class Site:
                 if mine and process.pid != os.getpid() and "rexec_server.runner" in " ".join(process.cmdline()):
                     found += [process, *process.children(recursive=True)]
         return found
+
+
+@contextmanager
+def running(directory: Path, **settings: Any) -> Iterator[Site]:
+    """A server in this directory, for the time of the block; its tests share it, so ids are to be each test's own."""
+    site = Site(directory, **settings)
+    site.start()
+    yield site
+    site.close()
