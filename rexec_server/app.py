@@ -154,7 +154,9 @@ def _greet(config: Config, addresses: list[str], gateway: str | None) -> None:
         _log.info("listening on %s", address)
     lines = [f"rexec-server {__version__} listens on {', '.join(addresses)}."]
     if config.dev:
-        _log.warning("--dev: everybody on this machine may run commands as %s", os.environ.get("USER", os.getuid()))
+        _log.warning(
+            "--dev: everybody on this machine may run commands as %s", os.environ.get("USER", f"uid {os.getuid()}")
+        )
         lines[0] += " Try, in another terminal:"
         lines += [
             f"    rexec --target {addresses[0]} run -- echo hello",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from pathlib import Path
@@ -270,3 +271,9 @@ def test_watchers_without_a_credential_are_few_for_each_address(start_server: An
         assert next(other).status == health_pb2.HealthCheckResponse.SERVING
         for stream in [*streams, other]:
             stream.cancel()
+
+
+def test_dev_warns(server: Server) -> None:
+    """A server that lets everybody in says so, and as whom commands run."""
+    user = os.environ.get("USER", f"uid {os.getuid()}")
+    assert f"WARNING rexec_server.app: --dev: everybody on this machine may run commands as {user}\n" in server.log
