@@ -30,7 +30,7 @@ run: $(STAMP) ## run a server for development: gRPC on 127.0.0.1:50051, page and
 	@exec $(BIN)/rexec-server --dev --state-dir "$(STATE_DIR)" $(ARGS)
 
 test: $(STAMP) ## run the tests (ARGS='-k name')
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 bench: $(STAMP) ## measure, as ratios within one run (ARGS='--repetitions 5')
 	@$(BIN)/python -m bench $(ARGS)

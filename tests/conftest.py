@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,6 +24,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 def _no_fork_support() -> None:
     """The tests start programs beside live gRPC channels; see rexec_server.cli for why this must be off."""
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """What a shell starts in the background is deaf to SIGINT, and the programs of the tests would inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -31,12 +31,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def go_token(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The Go example, built; skips where its one module is not here and cannot be fetched."""
-    fetched = subprocess.run(["go", "mod", "download"], cwd=GO, capture_output=True, text=True, timeout=60)
+    fetched = subprocess.run(["go", "mod", "download"], cwd=GO, capture_output=True, text=True, timeout=250)
     if fetched.returncode != 0:
         pytest.skip(f"Go cannot fetch the module: {fetched.stderr.strip()}")
     program = tmp_path_factory.mktemp("go") / "token"
     built = subprocess.run(
-        ["go", "build", "-mod=readonly", "-o", program, "."], cwd=GO, capture_output=True, text=True, timeout=100
+        ["go", "build", "-mod=readonly", "-o", program, "."], cwd=GO, capture_output=True, text=True, timeout=250
     )
     assert built.returncode == 0, built.stderr
     return str(program)

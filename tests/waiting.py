@@ -11,7 +11,7 @@ T = TypeVar("T")
 POLL_SECONDS = 0.005
 
 
-def eventually(condition: Callable[[], T], within: float = 20.0) -> T:
+def eventually(condition: Callable[[], T], within: float = 60.0) -> T:
     """Returns the condition's first true value; AssertionError, with what it was last, after `within` seconds.
 
     An AssertionError raised by the condition counts as not true yet.

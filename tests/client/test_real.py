@@ -136,7 +136,7 @@ def test_signals_reach_the_command(real: Client) -> None:
     """terminate and send_signal, as on a Popen; an ended execution refuses them."""
     handle = real.start(["sleep", "60"])
     handle.terminate()
-    assert handle.wait(timeout=10).signal == 15
+    assert handle.wait(timeout=60).signal == 15
     assert handle.returncode == -15
     with pytest.raises(PreconditionError):
         handle.kill()
@@ -199,7 +199,7 @@ def test_run_survives_the_server(server: Server, real: Client) -> None:
         pass
     server.restart()
     (folder / "go").touch()
-    runner.join(timeout=20)
+    runner.join(timeout=60)
     assert results[0].stdout == b"once\n"
 
 

@@ -105,7 +105,7 @@ def test_tls(start_server: StartServer, alone: StartAlone, tmp_path: Path) -> No
     gateway = alone(start_server().target, "--tls-cert", str(cert), "--tls-key", str(key))
     assert gateway.url.startswith("https://")
     trust = ssl.create_default_context(cafile=str(cert))
-    with _silent(gateway.url, 3), urllib.request.urlopen(f"{gateway.url}/v1/info", context=trust, timeout=5) as answer:
+    with _silent(gateway.url, 3), urllib.request.urlopen(f"{gateway.url}/v1/info", context=trust, timeout=30) as answer:
         assert answer.status == 200
 
 
@@ -115,7 +115,7 @@ def _silent(url: str, count: int) -> Iterator[None]:
     parts = urlsplit(url)
     with contextlib.ExitStack() as stack:
         for _ in range(count):
-            stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=5))
+            stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=30))
         yield
 
 
@@ -139,7 +139,7 @@ def test_a_port_that_is_taken(start_server: StartServer, tmp_path: Path) -> None
         "--state-dir",
         tmp_path / "two",
     ]
-    refused = subprocess.run([*command, "--gateway", taken], capture_output=True, text=True, timeout=20)
+    refused = subprocess.run([*command, "--gateway", taken], capture_output=True, text=True, timeout=60)
     assert refused.returncode == 78
     assert taken in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -148,6 +148,6 @@ def test_a_port_that_is_taken(start_server: StartServer, tmp_path: Path) -> None
 def test_in_dev_it_is_for_this_machine_alone(tmp_path: Path) -> None:
     """Everybody is let in, so only loopback is listened on."""
     command = [sys.executable, "-m", "rexec_server", "--dev", "--state-dir", tmp_path / "one", "--gateway", "0.0.0.0:0"]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert refused.returncode == 78
     assert "loopback" in refused.stderr

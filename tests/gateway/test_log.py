@@ -39,7 +39,7 @@ class Broken:
     def raw(self, request: bytes) -> None:
         """Sends bytes, and reads the answer to its end."""
         parts = urlsplit(self.url)
-        with socket.create_connection((parts.hostname, parts.port), timeout=20) as sock:
+        with socket.create_connection((parts.hostname, parts.port), timeout=60) as sock:
             sock.sendall(request)
             while sock.recv(65536):
                 pass

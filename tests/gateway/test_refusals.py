@@ -252,7 +252,7 @@ def test_a_body_in_chunks_is_read_and_bounded(target: str) -> None:
 
 def _raw(url: str, request: bytes) -> tuple[bytes, bytes]:
     parts = urlsplit(url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=20) as sock:
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as sock:
         answer = b""
         with suppress(ConnectionError):  # it may refuse before it has read all that is sent
             sock.sendall(request)

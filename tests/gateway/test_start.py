@@ -106,7 +106,7 @@ def test_a_renewed_certificate(alone: StartAlone, tmp_path: Path) -> None:
     def trusted(authority: Authority) -> bool:
         trust = ssl.create_default_context(cadata=authority.certificate.decode())
         try:
-            with urllib.request.urlopen(f"{gateway.url}/openapi.json", context=trust, timeout=10) as answer:
+            with urllib.request.urlopen(f"{gateway.url}/openapi.json", context=trust, timeout=60) as answer:
                 return bool(answer.status == 200)
         except urllib.error.URLError:
             return False
@@ -133,7 +133,7 @@ def test_t_cf_02_a_renewed_key_that_others_can_read(certificates: Path, alone: S
 
     def seen() -> str:
         address = urlsplit(gateway.url)
-        return ssl.get_server_certificate((str(address.hostname), int(address.port or 0)), timeout=10)
+        return ssl.get_server_certificate((str(address.hostname), int(address.port or 0)), timeout=60)
 
     old = seen()
     files["key"].chmod(0o644)
@@ -189,11 +189,11 @@ def test_plain_http_on_a_port_with_tls(certificates: Path, alone: StartAlone) ->
         "127.0.0.1:1", "--tls-cert", str(certificates / "cert.pem"), "--tls-key", str(certificates / "key.pem")
     )
     with pytest.raises((OSError, ssl.SSLError, urllib.error.HTTPError)) as plain:
-        urllib.request.urlopen(gateway.url.replace("https", "http") + "/api/poll/me", timeout=10)
+        urllib.request.urlopen(gateway.url.replace("https", "http") + "/api/poll/me", timeout=60)
     if isinstance(plain.value, urllib.error.HTTPError):
         plain.value.close()
     trust = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
-    with urllib.request.urlopen(f"{gateway.url}/openapi.json", context=trust, timeout=10) as answer:
+    with urllib.request.urlopen(f"{gateway.url}/openapi.json", context=trust, timeout=60) as answer:
         assert answer.status == 200
     assert "Traceback" not in gateway.log
 
@@ -204,7 +204,7 @@ def at_a_terminal(module: str, *flags: str) -> str:
     try:
         done = subprocess.run(
             [sys.executable, "-m", module, *flags],
-            stdin=its, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=20, start_new_session=True,
+            stdin=its, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
     finally:
@@ -219,7 +219,7 @@ def _refusal(directory: Path, *flags: str, **environment: str) -> str:
     """The one line of a gateway that does not start."""
     done = subprocess.run(
         [sys.executable, "-m", "rexec_server.gateway", "--listen", "127.0.0.1:0", *flags],
-        capture_output=True, text=True, timeout=20, cwd=directory, env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=60, cwd=directory, env={**os.environ, **environment},
     )  # fmt: skip
     assert done.returncode == 78, done
     assert len(done.stderr.splitlines()) == 1

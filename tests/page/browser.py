@@ -77,7 +77,7 @@ class Browser:
     def close(self) -> None:
         processes = self.processes
         self.driver.quit()
-        _, alive = psutil.wait_procs(processes, timeout=5)
+        _, alive = psutil.wait_procs(processes, timeout=30)
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -102,7 +102,7 @@ class Deployed:
 def _end(process: subprocess.Popen[bytes]) -> None:
     family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=20)
+    process.wait(timeout=60)
     for one in family:
         if one.is_running():
             one.kill()

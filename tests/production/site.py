@@ -196,7 +196,7 @@ class Site:
         assert self.process is not None
         self._stubs.clear()  # their channels would wait before they look for the next server
         self.process.send_signal(number)
-        code = self.process.wait(timeout=20)
+        code = self.process.wait(timeout=60)
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.process = None

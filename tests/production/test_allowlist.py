@@ -144,7 +144,7 @@ def run(stub: Stub, *arguments: str, **fields: Any) -> api.ExecResponse:
 def started(stub: Stub, *arguments: str) -> str | None:
     """The id, or None when there is no room for it."""
     try:
-        return stub.Exec(api.ExecRequest(arguments=arguments), timeout=20).execution.exec_id
+        return stub.Exec(api.ExecRequest(arguments=arguments), timeout=60).execution.exec_id
     except grpc.RpcError as error:
         if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
             raise
@@ -198,7 +198,7 @@ def test_t_az_10_no_value_is_more_than_a_value(place: Site, stub: Stub, kind: st
 def test_t_az_10_no_value_has_a_nul(stub: Stub, kind: str) -> None:
     """T-AZ-10: a NUL, at which the kernel would cut, is in no request."""
     refused(
-        lambda: stub.Exec(request(kind, "a\0;touch canary", False), timeout=20), "INVALID_ARGUMENT", "INVALID_FIELD"
+        lambda: stub.Exec(request(kind, "a\0;touch canary", False), timeout=60), "INVALID_ARGUMENT", "INVALID_FIELD"
     )
 
 
@@ -233,7 +233,7 @@ def test_t_az_03_unknown_and_forbidden_look_alike_from_outside(place: Site) -> N
         api.ExecRequest(arguments=["cat"], timeout=duration(600)),
     ):
         with pytest.raises(grpc.RpcError) as caught:
-            bob.Exec(asked, timeout=20)
+            bob.Exec(asked, timeout=60)
         error = caught.value
         status = rpc_status.from_call(error)
         assert status is not None
@@ -270,13 +270,13 @@ def test_a_rules_rate_is_told_with_when_to_come_again(place: Site, stub: Stub) -
 def test_a_rule_runs_no_more_than_it_may_at_once(place: Site, stub: Stub) -> None:
     """max_running is of the rule, whoever started it, and an end makes room."""
     bob = place.certified("bob")
-    first = stub.Exec(api.ExecRequest(arguments=["sleep", "600"]), timeout=20).execution
-    call = refused(lambda: bob.Exec(api.ExecRequest(arguments=["sleep", "600"]), timeout=20), "RESOURCE_EXHAUSTED")
+    first = stub.Exec(api.ExecRequest(arguments=["sleep", "600"]), timeout=60).execution
+    call = refused(lambda: bob.Exec(api.ExecRequest(arguments=["sleep", "600"]), timeout=60), "RESOURCE_EXHAUSTED")
     assert call.details["RetryInfo"].HasField("retry_delay")
     assert call.details["QuotaFailure"].violations[0].subject == "rule one"
-    stub.Cancel(api.CancelRequest(exec_id=first.exec_id), timeout=20)
+    stub.Cancel(api.CancelRequest(exec_id=first.exec_id), timeout=60)
     second = eventually(lambda: started(bob, "sleep", "600"))
-    bob.Cancel(api.CancelRequest(exec_id=second), timeout=20)
+    bob.Cancel(api.CancelRequest(exec_id=second), timeout=60)
 
 
 def test_a_request_beyond_its_rule_names_the_field(stub: Stub) -> None:
@@ -305,7 +305,7 @@ def test_t_az_41_a_broken_reload_keeps_the_old_policy(make_site: Callable[..., S
     site.start()
     alice = site.certified("alice")
     good = Path(site.path("policy.toml")).read_text()
-    running = alice.Exec(api.ExecRequest(arguments=["sleep", "600"]), timeout=20).execution
+    running = alice.Exec(api.ExecRequest(arguments=["sleep", "600"]), timeout=60).execution
     new = good.replace('name = "echo"', 'name = "renamed"')
     for broken, said in (
         (new.replace("callers", "calers", 1), "rule 'renamed': unknown key 'calers'"),
@@ -323,7 +323,7 @@ def test_t_az_41_a_broken_reload_keeps_the_old_policy(make_site: Callable[..., S
     site.reload()
     refused(lambda: run(alice, "sleep", "0"), "PERMISSION_DENIED", "NOT_ALLOWED")
     assert run(alice, "true", "5").execution.state == pb.STATE_SUCCEEDED
-    poll = alice.Poll(api.PollRequest(exec_id=running.exec_id), timeout=20).execution
+    poll = alice.Poll(api.PollRequest(exec_id=running.exec_id), timeout=60).execution
     assert poll.state == pb.STATE_RUNNING
     alice.Cancel(api.CancelRequest(exec_id=running.exec_id), timeout=30)
 

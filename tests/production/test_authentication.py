@@ -62,7 +62,7 @@ def certified(modules_site: Site) -> grpc.Channel:
 
 def call(channel: grpc.Channel, method: str, metadata: Metadata | None = None, request: bytes = b"") -> bytes:
     """The first answer of any method; its messages are bytes here."""
-    stream = channel.stream_stream(method)(iter([request]), metadata=metadata, timeout=20)
+    stream = channel.stream_stream(method)(iter([request]), metadata=metadata, timeout=60)
     answer: bytes = next(stream)
     stream.cancel()
     return answer
@@ -222,7 +222,7 @@ def test_t_au_11_a_disabled_caller_is_out_at_once(make_site: Callable[..., Site]
     site.start()
     stub, certified = site.stub(), site.certified("alice")
     for name in ("alice", "bob"):
-        stub.Exec(api.ExecRequest(arguments=["sleep", "60"], exec_id="nap"), metadata=site.bearer(name), timeout=20)
+        stub.Exec(api.ExecRequest(arguments=["sleep", "60"], exec_id="nap"), metadata=site.bearer(name), timeout=60)
     request = api.FollowRequest(exec_id="nap", heartbeat_interval=duration(1))
     follows = {
         "token": stub.Follow(request, metadata=site.bearer("alice"), timeout=60),
@@ -235,8 +235,8 @@ def test_t_au_11_a_disabled_caller_is_out_at_once(make_site: Callable[..., Site]
     site.write_callers()
     site.reload()
     poll = api.PollRequest(exec_id="nap")
-    refused(lambda: stub.Poll(poll, metadata=site.bearer("alice"), timeout=20), "UNAUTHENTICATED")
-    refused(lambda: certified.Poll(poll, timeout=20), "PERMISSION_DENIED")
+    refused(lambda: stub.Poll(poll, metadata=site.bearer("alice"), timeout=60), "UNAUTHENTICATED")
+    refused(lambda: certified.Poll(poll, timeout=60), "PERMISSION_DENIED")
     began = time.monotonic()
     for name in ("token", "certificate"):
         refused(lambda name=name: list(follows[name]), "UNAUTHENTICATED")
@@ -247,7 +247,7 @@ def test_t_au_11_a_disabled_caller_is_out_at_once(make_site: Callable[..., Site]
 
 def certificate_of(port: int) -> bytes:
     """The server's certificate, as a new connection sees it."""
-    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port), timeout=20))
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port), timeout=60))
 
 
 def install(site: Site, pair: Pair) -> None:
@@ -293,7 +293,7 @@ def test_executions_of_a_certificate_and_of_a_token_are_one_callers(
     """A caller is a name: what was started with one credential is found with the other, and by nobody else."""
     exec_id = uuid.uuid4().hex
     stub = api_grpc.ExecutionServiceStub(certified)
-    stub.Exec(api.ExecRequest(arguments=["echo", "hi"], exec_id=exec_id, wait=duration(10)), timeout=20)
+    stub.Exec(api.ExecRequest(arguments=["echo", "hi"], exec_id=exec_id, wait=duration(10)), timeout=60)
     poll = api.PollRequest(exec_id=exec_id).SerializeToString()
     found = api.PollResponse.FromString(call(tokens, f"{SERVICE}/Poll", site.bearer("alice"), poll))
     assert found.execution.state == pb.STATE_SUCCEEDED

@@ -122,7 +122,7 @@ def test_the_page(three_users: Deployed, tmp_path: Path) -> None:
 
 
 def _get(url: str, ca: str) -> Any:
-    with urllib.request.urlopen(url, context=ssl.create_default_context(cafile=ca), timeout=20) as answer:
+    with urllib.request.urlopen(url, context=ssl.create_default_context(cafile=ca), timeout=60) as answer:
         return json.load(answer)
 
 

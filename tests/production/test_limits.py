@@ -46,23 +46,23 @@ def _settled(site: Site) -> Iterator[None]:
     yield
     for name in ("alice", "bob"):
         for execution in _live(site, name):
-            site.stub().Cancel(api.CancelRequest(exec_id=execution.exec_id), metadata=site.bearer(name), timeout=20)
+            site.stub().Cancel(api.CancelRequest(exec_id=execution.exec_id), metadata=site.bearer(name), timeout=60)
         eventually(lambda name=name: not _live(site, name))
 
 
 def _live(site: Site, name: str) -> list[pb.Execution]:
     states = [pb.STATE_STARTING, pb.STATE_RUNNING]
-    listed = site.stub().List(api.ListRequest(states=states), metadata=site.bearer(name), timeout=20)
+    listed = site.stub().List(api.ListRequest(states=states), metadata=site.bearer(name), timeout=60)
     return list(listed.executions)
 
 
 def start(site: Site, name: str, *arguments: str, **fields: object) -> pb.Execution:
     asked = request(*arguments, **fields)
-    return site.stub().Exec(asked, metadata=site.bearer(name), timeout=20).execution
+    return site.stub().Exec(asked, metadata=site.bearer(name), timeout=60).execution
 
 
 def info(stub: api_grpc.ExecutionServiceStub, metadata: object, **options: object) -> api.GetServerInfoResponse:
-    return stub.GetServerInfo(api.GetServerInfoRequest(), metadata=metadata, timeout=20, **options)
+    return stub.GetServerInfo(api.GetServerInfoRequest(), metadata=metadata, timeout=60, **options)
 
 
 def latencies(site: Site, name: str, enough: Callable[[list[float]], object]) -> list[float]:
@@ -84,9 +84,9 @@ def test_t_ds_01_a_large_message_from_nobody(site: Site) -> None:
     refused before it is read, and before anybody asks who it is; what is not more, from nobody, is not looked into."""
     with site.channel() as channel:
         exec_ = channel.unary_unary("/rexec.v1.ExecutionService/Exec")
-        answer = refused(lambda: exec_(b"\0" * (4 * MIB + 1), timeout=20), "RESOURCE_EXHAUSTED")
+        answer = refused(lambda: exec_(b"\0" * (4 * MIB + 1), timeout=60), "RESOURCE_EXHAUSTED")
         assert "larger than max" in answer.message
-        refused(lambda: exec_(b"\0" * (4 * MIB), timeout=20), "UNAUTHENTICATED")
+        refused(lambda: exec_(b"\0" * (4 * MIB), timeout=60), "UNAUTHENTICATED")
 
 
 @pytest.mark.parametrize("size", [16 * 1024, 24 * 1024, 64 * 1024])
@@ -152,11 +152,11 @@ def test_t_ds_06_streams_opened_and_cancelled(site: Site) -> None:
     # The first of them are let in; from then on he calls too often.
     stub, metadata = site.stub(), site.bearer("otto")
     for _ in range(1000):
-        stub.Follow(api.FollowRequest(exec_id="reset", caller="bob"), metadata=metadata, timeout=20).cancel()
+        stub.Follow(api.FollowRequest(exec_id="reset", caller="bob"), metadata=metadata, timeout=60).cancel()
     assert info(site.stub(), site.bearer("bob")).caller == "bob"
     eventually(lambda: server.num_fds() <= before + 10)
     assert memory(site) - warm < 64 * MIB
-    found = site.stub().Poll(api.PollRequest(exec_id="reset"), metadata=site.bearer("bob"), timeout=20)
+    found = site.stub().Poll(api.PollRequest(exec_id="reset"), metadata=site.bearer("bob"), timeout=60)
     assert found.execution.followers == 0
 
 

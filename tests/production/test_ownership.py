@@ -31,7 +31,7 @@ def answer(site: Site, name: str, rpc: str, exec_id: str, **fields: Any) -> tupl
     request = getattr(api, f"{rpc}Request")(exec_id=exec_id, **CALLS[rpc], **fields)
     call = getattr(site.stub(), rpc)
     try:
-        reply = call(request, metadata=site.bearer(name), timeout=20)
+        reply = call(request, metadata=site.bearer(name), timeout=60)
         if rpc == "Follow":
             next(reply)
             reply.cancel()

@@ -35,7 +35,7 @@ def exec_(stub: Stub, metadata: Metadata, *arguments: str, **fields: Any) -> api
 def count(stub: Stub, site: Site, label: str) -> int:
     """How many executions of alice have this label."""
     request = api.ListRequest(labels={"test": label})
-    return len(stub.List(request, metadata=site.bearer("alice"), timeout=20).executions)
+    return len(stub.List(request, metadata=site.bearer("alice"), timeout=60).executions)
 
 
 def test_t_tk_09_fifty_replays_at_once_start_one_execution(site: Site, stub: Stub) -> None:
@@ -72,24 +72,24 @@ def test_t_tk_09_looking_does_not_use_a_token_up(site: Site, stub: Stub) -> None
     """One token may look as often as its life allows, before and after it started something."""
     metadata = site.bearer("alice")
     for _ in range(2):
-        stub.GetServerInfo(api.GetServerInfoRequest(), metadata=metadata, timeout=20)
+        stub.GetServerInfo(api.GetServerInfoRequest(), metadata=metadata, timeout=60)
     started = exec_(stub, metadata, "echo", "hi").execution
     for _ in range(2):
-        stub.Poll(api.PollRequest(exec_id=started.exec_id), metadata=metadata, timeout=20)
+        stub.Poll(api.PollRequest(exec_id=started.exec_id), metadata=metadata, timeout=60)
 
 
 def test_t_tk_06_a_token_for_reading_starts_and_ends_nothing(site: Site, stub: Stub) -> None:
     """With the scope `read` one can look at one's executions, and do nothing to them."""
     nap = api.ExecRequest(arguments=["sleep", "30"], exec_id=uuid.uuid4().hex)
-    stub.Exec(nap, metadata=site.bearer("alice"), timeout=20)
+    stub.Exec(nap, metadata=site.bearer("alice"), timeout=60)
 
     def reader() -> Metadata:
         return site.bearer("alice", scope="read")
 
-    poll = stub.Poll(api.PollRequest(exec_id=nap.exec_id), metadata=reader(), timeout=20)
+    poll = stub.Poll(api.PollRequest(exec_id=nap.exec_id), metadata=reader(), timeout=60)
     assert poll.execution.state in (pb.STATE_STARTING, pb.STATE_RUNNING)
-    assert stub.List(api.ListRequest(), metadata=reader(), timeout=20).executions
-    follow = stub.Follow(api.FollowRequest(exec_id=nap.exec_id), metadata=reader(), timeout=20)
+    assert stub.List(api.ListRequest(), metadata=reader(), timeout=60).executions
+    follow = stub.Follow(api.FollowRequest(exec_id=nap.exec_id), metadata=reader(), timeout=60)
     assert next(follow).snapshot.exec_id == nap.exec_id
     follow.cancel()
     for method, request in (
@@ -99,8 +99,8 @@ def test_t_tk_06_a_token_for_reading_starts_and_ends_nothing(site: Site, stub: S
         (stub.WriteStdin, api.WriteStdinRequest(exec_id=nap.exec_id, data=b"x")),
         (stub.Delete, api.DeleteRequest(exec_id=nap.exec_id)),
     ):
-        refused(lambda m=method, r=request: m(r, metadata=reader(), timeout=20), "PERMISSION_DENIED", "NOT_ALLOWED")
-    stub.Cancel(api.CancelRequest(exec_id=nap.exec_id), metadata=site.bearer("alice"), timeout=20)
+        refused(lambda m=method, r=request: m(r, metadata=reader(), timeout=60), "PERMISSION_DENIED", "NOT_ALLOWED")
+    stub.Cancel(api.CancelRequest(exec_id=nap.exec_id), metadata=site.bearer("alice"), timeout=60)
 
 
 def test_t_tk_10_a_replay_after_a_restart_starts_nothing(make_site: Callable[..., Site]) -> None:
@@ -129,7 +129,7 @@ def test_t_tk_11_rotation_and_end_of_a_key(make_site: Callable[..., Site]) -> No
 
     def info(key: bytes) -> grpc.StatusCode:
         metadata = site.bearer("alice", key=key)
-        return outcome(lambda: stub.GetServerInfo(api.GetServerInfoRequest(), metadata=metadata, timeout=20))
+        return outcome(lambda: stub.GetServerInfo(api.GetServerInfoRequest(), metadata=metadata, timeout=60))
 
     assert info(old) == grpc.StatusCode.UNAUTHENTICATED
     assert info(site.keys["alice"]) == grpc.StatusCode.OK
@@ -150,17 +150,17 @@ def test_t_ds_05_who_guesses_is_told_to_wait_and_callers_are_not(make_site: Call
     def guess() -> None:
         metadata = [("authorization", "Bearer x")]
         for _ in range(10):
-            codes.append(outcome(lambda: stub.List(api.ListRequest(), metadata=metadata, timeout=20)))
+            codes.append(outcome(lambda: stub.List(api.ListRequest(), metadata=metadata, timeout=60)))
 
     guessing = [threading.Thread(target=guess) for _ in range(4)]
     for thread in guessing:
         thread.start()
     for _ in range(10):
-        stub.GetServerInfo(api.GetServerInfoRequest(), metadata=site.bearer("alice"), timeout=20)
+        stub.GetServerInfo(api.GetServerInfoRequest(), metadata=site.bearer("alice"), timeout=60)
     for thread in guessing:
         thread.join()
     assert codes.count(grpc.StatusCode.UNAUTHENTICATED) == 5
     assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 35
-    answer = refused(lambda: stub.List(api.ListRequest(), timeout=20), "RESOURCE_EXHAUSTED", "RATE_LIMITED")
+    answer = refused(lambda: stub.List(api.ListRequest(), timeout=60), "RESOURCE_EXHAUSTED", "RATE_LIMITED")
     assert answer.details["RetryInfo"].retry_delay.ToSeconds() > 60
     assert site.log.count("was not let in") == 5

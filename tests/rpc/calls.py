@@ -39,7 +39,7 @@ def request(*arguments: str, **fields: Any) -> api.ExecRequest:
 
 def start(server: Server, *arguments: str, caller: str = "", **fields: Any) -> pb.Execution:
     """Starts a command, and returns it as it is then."""
-    return server.stub.Exec(request(*arguments, **fields), metadata=bearer(caller), timeout=20).execution
+    return server.stub.Exec(request(*arguments, **fields), metadata=bearer(caller), timeout=60).execution
 
 
 def run(server: Server, *arguments: str, **fields: Any) -> api.ExecResponse:
@@ -55,7 +55,7 @@ def poll(server: Server, exec_id: str, **fields: Any) -> api.PollResponse:
     return server.stub.Poll(api.PollRequest(exec_id=exec_id, **fields), timeout=70)
 
 
-def ended(server: Server, exec_id: str, within: float = 20.0, caller: str = "") -> pb.Execution:
+def ended(server: Server, exec_id: str, within: float = 60.0, caller: str = "") -> pb.Execution:
     """Waits for an execution's end."""
 
     def look() -> pb.Execution | None:
@@ -82,7 +82,7 @@ def joined(chunks: Iterable[pb.OutputChunk]) -> bytes:
     return b"".join(chunk.data for chunk in chunks)
 
 
-def shown(server: Server, exec_id: str, text: bytes, within: float = 10.0) -> None:
+def shown(server: Server, exec_id: str, text: bytes, within: float = 60.0) -> None:
     """Waits until the command has written this."""
     eventually(lambda: text in joined(poll(server, exec_id, offset=0).chunks), within)
 
@@ -165,5 +165,5 @@ def launch(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `rexec-server` with flags with which it should not stay up."""
     environment = {**os.environ, **environment}
     return subprocess.run(
-        [sys.executable, "-m", "rexec_server", *flags], env=environment, capture_output=True, text=True, timeout=20
+        [sys.executable, "-m", "rexec_server", *flags], env=environment, capture_output=True, text=True, timeout=60
     )

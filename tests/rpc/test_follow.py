@@ -32,7 +32,7 @@ def test_each_line_comes_when_it_is_written(server: Server) -> None:
         before = time.monotonic()
         server.stub.WriteStdin(api.WriteStdinRequest(exec_id="cat", offset=offset, data=line))
         assert joined(next(stream).output.chunks) == line
-        assert time.monotonic() - before < 3
+        assert time.monotonic() - before < 10  # the next heartbeat is at fifteen
         offset += len(line)
     stream.cancel()
 
@@ -50,7 +50,7 @@ def test_a_follower_that_comes_while_it_starts_gets_all_at_once(server: Server) 
     assert next(stream).snapshot.state == pb.STATE_RUNNING
     before = time.monotonic()
     assert joined(next(stream).output.chunks) == b"on\n"
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 20
     stream.cancel()
 
 
@@ -163,7 +163,7 @@ def test_t_ds_04_two_hundred_who_never_read(own_server: Server) -> None:
     before = time.monotonic()
     own_server.stub.Cancel(api.CancelRequest(exec_id="big"))
     assert ended(own_server, "big").reason == pb.REASON_CANCELLED
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 20
     for stream in streams:
         stream.cancel()
     for channel in channels:

@@ -100,7 +100,7 @@ def test_long_poll_wakes_at_output(server: Server) -> None:
     before = time.monotonic()
     server.stub.WriteStdin(api.WriteStdinRequest(exec_id="cat", data=b"hi\n"))
     assert joined(call.result().chunks) == b"hi\n"
-    assert time.monotonic() - before < 8
+    assert time.monotonic() - before < 20
 
 
 def test_long_poll_wakes_at_the_end(server: Server) -> None:
@@ -110,7 +110,7 @@ def test_long_poll_wakes_at_the_end(server: Server) -> None:
     answer = poll(server, "quiet", offset=0, wait=30)
     assert answer.eof
     assert answer.execution.state == pb.STATE_SUCCEEDED
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 20
 
 
 def test_long_poll_ignores_the_other_channel(server: Server) -> None:
@@ -125,7 +125,7 @@ def test_long_poll_is_over_in_time(server: Server) -> None:
     start(server, "sleep", "30", exec_id="silent")
     before = time.monotonic()
     answer = poll(server, "silent", offset=0, wait=0.5)
-    assert 0.4 < time.monotonic() - before < 10
+    assert 0.4 < time.monotonic() - before < 20
     assert not answer.chunks
     assert not answer.eof
 

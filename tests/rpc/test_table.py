@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 
-from tests.rpc.calls import START_SERVER, ended, joined, launch, output, poll, refused, request, run, start
+from tests.rpc.calls import START_SERVER, ended, joined, launch, outcome, output, poll, refused, request, run, start
 from tests.servers import Server
 from tests.waiting import eventually
 
@@ -129,7 +130,7 @@ def test_delete_forgets_output_and_record(server: Server) -> None:
         if reason:
             again = request("true", exec_id="d")
             refused(lambda again=again: server.stub.Exec(again, wait_for_ready=True), "FAILED_PRECONDITION", reason)
-    eventually(lambda: not server.stub.Exec(request("true", exec_id="d"), wait_for_ready=True).already_existed)
+    eventually(lambda: outcome(lambda: start(server, "true", exec_id="d")) == grpc.StatusCode.OK)  # once it is swept
 
 
 def test_delete_while_running(server: Server) -> None:

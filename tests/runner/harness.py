@@ -70,7 +70,7 @@ class Run:
     def files(self) -> set[str]:
         return set(os.listdir(self.directory))
 
-    def wait(self, within: float = 10.0) -> ExitRecord:
+    def wait(self, within: float = 60.0) -> ExitRecord:
         return eventually(lambda: self.exit, within)
 
     def tell(self, op: str, **fields: Any) -> Message:
@@ -223,7 +223,7 @@ class Runner(Client):
         """kill -9, and its funeral."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)
         self.disconnect()
 
     def restart(self) -> None:
@@ -239,7 +239,7 @@ class Runner(Client):
     def close(self) -> None:
         """Ends the runner, the shims, and every command of theirs wherever it is."""
         self.kill()
-        eventually(lambda: not self._kill_all(), within=15)
+        eventually(lambda: not self._kill_all(), within=60)
 
     def _kill_all(self) -> list[int]:
         found = [pid for pid in psutil.pids() if pid != os.getpid() and self._is_ours(pid)]

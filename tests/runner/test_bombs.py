@@ -27,8 +27,8 @@ SHARES_SERVER = True
 
 # The mark in the environment by which a test finds all that a command became.
 MARK = "REXEC_TEST_BOMB"
-# A health check that takes longer was held up; on an idle machine it takes a few milliseconds.
-HELD_UP_SECONDS = 1.0
+# A health check that takes longer was held up. An idle machine takes milliseconds; other tests may have both cores.
+HELD_UP_SECONDS = 5.0
 
 DAEMON = """
 import os, time
@@ -112,11 +112,11 @@ def test_t_cn_04_nothing_outlives_a_timeout(
     """Neither a daemon in a session of its own nor one that never stays the same process is left."""
     mark = uuid.uuid4().hex
     runner = start_runner("--no-cgroup")
-    run = runner.run(PYTHON, "-c", script, env={MARK: mark}, timeout=3, kill_grace=0.1, confinement=confinement)
+    run = runner.run(PYTHON, "-c", script, env={MARK: mark}, timeout=6, kill_grace=0.1, confinement=confinement)
     eventually(lambda: run.output() == b"away\n")
     assert len(descendants(mark)) >= 2
     assert run.wait().reason == Reason.TIMED_OUT
-    eventually(lambda: not descendants(mark), within=5)
+    eventually(lambda: not descendants(mark))
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,14 @@ def test_t_cn_05_a_fork_bomb_stays_small(server: Server, client: Client) -> None
     """It gets no more processes than the limit, and the end takes all that it got."""
     mark = uuid.uuid4().hex
     run = client.run(
-        PYTHON, "-c", PROCESSES, env={MARK: mark}, limits=Limits(processes=30), timeout=1.5, kill_grace=0.1,
+        PYTHON, "-c", PROCESSES, env={MARK: mark}, limits=Limits(processes=30), timeout=5, kill_grace=0.1,
         confinement=CONFINED,
     )  # fmt: skip
     eventually(lambda: len(descendants(mark)) > 5)
     assert len(descendants(mark)) <= 30
     assert outlive(run, server) < HELD_UP_SECONDS
     assert run.wait().reason == Reason.TIMED_OUT
-    eventually(lambda: not descendants(mark), within=5)
+    eventually(lambda: not descendants(mark))
 
 
 def test_t_cn_06_endless_output_takes_no_room(server: Server, client: Client, confinement: Confinement) -> None:
