@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
 from rexec_server.core import pid_file
+from rexec_server.core.about import About, Newer
+from rexec_server.core.durable import make_directories
+from rexec_server.core.schema import check_version
+from rexec_server.core.spool import SPOOL
 
 
 class StartRefused(Exception):
@@ -16,12 +21,15 @@ def claim(state_dir: str, *, dev: bool) -> int:
     """Makes the directory, and takes it for the life of this process. Returns the lock. StartRefused."""
     os.umask(0o077)
     try:
-        os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        make_directories(state_dir, 0o700)
         if not dev:
             _check_ours(state_dir)
+        _check_versions(state_dir)
         return pid_file.hold(f"{state_dir}/server.pid")
     except pid_file.Held as other:
         raise StartRefused(f"another rexec-server (pid {other.pid}) serves {state_dir}") from None
+    except Newer as newer:
+        raise StartRefused(f"cannot use the state directory {state_dir}: {newer}") from newer
     except OSError as error:
         raise StartRefused(f"cannot use the state directory {state_dir}: {error.strerror}") from error
 
@@ -34,3 +42,14 @@ def _check_ours(state_dir: str) -> None:
     if status.st_mode & 0o022:
         mode = stat.S_IMODE(status.st_mode)
         raise StartRefused(f"the state directory {state_dir} can be written by others ({mode:04o}); chmod go-w it")
+
+
+def _check_versions(state_dir: str) -> None:
+    """Before anything in it is touched, and before a runner is started there. Newer, OSError."""
+    check_version(f"{state_dir}/index.sqlite")
+    with suppress(FileNotFoundError):
+        spool = os.open(f"{state_dir}/{SPOOL}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            About.read(spool)
+        finally:
+            os.close(spool)

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from rexec_server.core.about import Newer
 from rexec_server.core.errors import Unavailable
 
 # Notes that nobody waits for are committed with the next job, or after this long, or when there are so many.
@@ -33,7 +34,7 @@ class _Job:
 
 
 class Database:
-    """The file and its thread. Unavailable when the file is of a newer version.
+    """The file and its thread. Unavailable when the file is of a newer version, or cannot be used.
 
     schema: the steps from one version to the next; a new file takes all, an older one those that it has not.
     before_commit: called in the thread before each commit with jobs; its Unavailable fails them all.
@@ -134,12 +135,21 @@ class Database:
 def _open(path: str, schema: Sequence[str]) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")  # a reservation that was answered survives a power cut
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(schema):
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(schema):
+            raise Newer(path, version, len(schema))
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # a reservation that was answered survives a power cut
+        for number, step in enumerate(schema[version:], version + 1):
+            connection.executescript(f"BEGIN; {step} PRAGMA user_version={number}; COMMIT;")
+        if version < len(schema):
+            # Into the file itself: there its version can be read without opening it as a database.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except Newer as newer:
         connection.close()
-        raise Unavailable(f"{path} is of a newer rexec (schema {version}; this one knows {len(schema)})")
-    for number, step in enumerate(schema[version:], version + 1):
-        connection.executescript(f"BEGIN; {step} PRAGMA user_version={number}; COMMIT;")
+        raise Unavailable(str(newer)) from newer
+    except sqlite3.Error as error:
+        connection.close()
+        raise Unavailable(f"the index {path} cannot be used: {error}") from error
     return connection

@@ -34,10 +34,10 @@ class Engine(Protocol):
         Unavailable when that is not known; then `abandon` makes it certain.
         """
 
-    async def abandon(self, name: str, why: str, since: int) -> None:
+    async def abandon(self, name: str, why: str, boot_id: str) -> None:
         """Makes sure that an execution without a spool directory will never be started, and records that.
 
-        If the machine was restarted after `since` (ns since 1970), it is LOST: its directory may be gone.
+        If it was reserved in another boot of the machine than this, it is LOST: its directory may be gone.
         """
 
     async def signal(self, name: str, number: int, group: bool) -> bool:

@@ -33,7 +33,10 @@ class Entry:
         self.output_watch: int | None = None
         self.watchers = 0
         self._woken_at = -1  # the log's end when waiters were last woken
+        self.boot_id = record.boot_id
         self._execution = record.execution
+        if record.execution.exit:  # the spool is the truth about output: it may have lost some since the index was told
+            self._execution = replace(record.execution, extent=self.log.extent(record.execution.exit))
         self._waiting: set[asyncio.Future[None]] = set()
 
     @property
@@ -77,8 +80,11 @@ class Entry:
         return True
 
     def read_exit(self) -> ExitRecord | None:
-        data = _read(f"{self.directory}/{EXIT}")
-        return ExitRecord.from_bytes(data) if data else None
+        """How it ended. None: it has not, or the record is damaged, and the runner replaces it."""
+        try:
+            return ExitRecord.from_bytes(_read(f"{self.directory}/{EXIT}") or b"")
+        except ValueError:
+            return None
 
     def settle(self, record: ExitRecord) -> None:
         """The end is known: from now on nothing changes."""
@@ -91,8 +97,11 @@ class Entry:
             extent=self.log.extent(record),
             pid=self._execution.pid if started else 0,
             start_time=self._execution.start_time if started else 0,
-            expire_time=record.end_time + int(self._execution.request.retention * 1e9),
+            expire_time=self.expire_time(record),
         )
+
+    def expire_time(self, record: ExitRecord) -> int:
+        return record.end_time + int(self._execution.request.retention * 1e9)
 
     def wake(self) -> None:
         """Something has changed: whoever waits looks again."""

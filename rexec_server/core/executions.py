@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from rexec_server.core import boot
 from rexec_server.core.command import Command, Defaults, check_duration, check_exec_id
 from rexec_server.core.engine import Engine
 from rexec_server.core.entry import Entry
@@ -65,6 +66,7 @@ class Executions:
         self._defaults = defaults
         self._bounds = bounds
         self._registry = Registry(index, engine, waker, journal)
+        self._boot_id = boot.boot_id()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._followers: Counter[str] = Counter()  # by who follows
 
@@ -79,7 +81,7 @@ class Executions:
             entry = self._registry.remember(record)
             if not os.path.isdir(entry.directory):
                 why = "the server died before it was started"
-                await self._engine.abandon(entry.name, why, entry.execution.create_time)
+                await self._engine.abandon(entry.name, why, entry.boot_id)
             self._registry.watch(entry)
             entry.decided.set()
         await self._sweep()
@@ -122,7 +124,7 @@ class Executions:
             key = key._replace(exec_id=uuid.uuid4().hex)
         command.check()
         request, digest = self._defaults.request(command, grant), command.digest(self._index.digest_key)
-        return Reservation(key, named, uuid.uuid4().hex, digest, request, origin, now_ns())
+        return Reservation(key, named, uuid.uuid4().hex, digest, request, origin, now_ns(), self._boot_id)
 
     async def find(self, key: Key) -> Entry:
         """The execution of that name. NotFound."""
@@ -254,14 +256,14 @@ class Executions:
                 await self._make_certain(entry, f"the engine did not answer: {error.message}")
             self._registry.watch(entry)
             if start_error:
-                self._registry.settle_not_started(entry, start_error)
+                await self._registry.settle_not_started(entry, start_error)
         finally:
             entry.decided.set()
 
     async def _make_certain(self, entry: Entry, why: str) -> None:
         while True:
             with contextlib.suppress(Unavailable):
-                await self._engine.abandon(entry.name, why, entry.execution.create_time)
+                await self._engine.abandon(entry.name, why, entry.boot_id)
                 return
             await asyncio.sleep(ENGINE_RETRY_SECONDS)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rexec_server.core.database import Database
@@ -18,50 +18,10 @@ from rexec_server.core.execution import Extent, Key, State, final_state
 from rexec_server.core.journal import Journal
 from rexec_server.core.record import Record, find_row
 from rexec_server.core.reservation import Ceilings, Reservation, Reserved
+from rexec_server.core.schema import SCHEMA
 from rexec_server.core.spool import ExitRecord
 
 TOMBSTONE_SECONDS = 30 * 86400
-# Each step makes of the version before it the next one; a new file takes all of them.
-_SCHEMA = (
-    """
-CREATE TABLE execution (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    caller TEXT NOT NULL,
-    exec_id TEXT NOT NULL,
-    name TEXT NOT NULL UNIQUE,       -- of its directory in the spool
-    digest BLOB NOT NULL,
-    state INTEGER NOT NULL,
-    request TEXT NOT NULL,           -- JSON of core.execution.Request
-    exclusive_group TEXT NOT NULL,
-    pid INTEGER NOT NULL DEFAULT 0,
-    create_time INTEGER NOT NULL,
-    start_time INTEGER NOT NULL DEFAULT 0,
-    end_time INTEGER NOT NULL DEFAULT 0,
-    expire_time INTEGER NOT NULL DEFAULT 0,
-    delete_time INTEGER NOT NULL DEFAULT 0, -- since then only a tombstone
-    exit BLOB,                       -- JSON of core.spool.ExitRecord
-    extent TEXT,                     -- JSON of core.execution.Extent, at the end
-    kept_bytes INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (caller, exec_id)
-);
-CREATE INDEX execution_live ON execution (caller, exclusive_group) WHERE state < 3;
-CREATE INDEX execution_expiry ON execution (expire_time) WHERE state >= 3 AND delete_time = 0;
-CREATE INDEX execution_tombstone ON execution (delete_time) WHERE delete_time > 0;
-CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
-INSERT INTO meta VALUES ('digest_key', randomblob(32));
-""",
-    """
-CREATE TABLE used_token (
-    caller TEXT NOT NULL,
-    token_id TEXT NOT NULL,
-    exec_id TEXT NOT NULL,           -- what it started
-    digest BLOB NOT NULL,
-    expire_time INTEGER NOT NULL,    -- until then it is remembered
-    UNIQUE (caller, token_id)
-);
-CREATE INDEX used_token_expiry ON used_token (expire_time);
-""",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +41,7 @@ class Index:
 
     def __init__(self, path: str, journal: Journal) -> None:
         self._journal = journal
-        self._database = Database(path, _SCHEMA, before_commit=journal.sync)
+        self._database = Database(path, SCHEMA, before_commit=journal.sync)
         self.digest_key = bytes(self._database.read("SELECT value FROM meta WHERE name = 'digest_key'"))
 
     def close(self) -> None:
@@ -117,23 +77,13 @@ class Index:
         self, name: str, record: ExitRecord, extent: Extent, pid: int, start_time: int, expire_time: int
     ) -> None:
         """Every later request sees it: a group is free when its caller has seen the end."""
-        self._database.note(
-            lambda db: db.execute(
-                "UPDATE execution SET state=?, pid=?, start_time=?, end_time=?, expire_time=?, exit=?, extent=?,"
-                " kept_bytes=? WHERE name=? AND state < 3",
-                (
-                    final_state(record),
-                    pid,
-                    start_time,
-                    record.end_time,
-                    expire_time,
-                    record.to_bytes(),
-                    json.dumps(extent),
-                    extent.kept_bytes,
-                    name,
-                ),
-            )
-        )
+        self._database.note(_ending(name, record, extent, pid, start_time, expire_time))
+
+    async def record_ended(
+        self, name: str, record: ExitRecord, extent: Extent, pid: int, start_time: int, expire_time: int
+    ) -> None:
+        """An end that the spool does not know of. Unavailable."""
+        await self._database.do(_ending(name, record, extent, pid, start_time, expire_time))
 
     async def get(self, key: Key) -> Record | None:
         def job(db: sqlite3.Connection) -> Record | None:
@@ -224,3 +174,24 @@ class Index:
 
 def now_ns() -> int:
     return time.time_ns()
+
+
+def _ending(
+    name: str, record: ExitRecord, extent: Extent, pid: int, start_time: int, expire_time: int
+) -> Callable[[sqlite3.Connection], object]:
+    values = (
+        final_state(record),
+        pid,
+        start_time,
+        record.end_time,
+        expire_time,
+        record.to_bytes(),
+        json.dumps(extent),
+        extent.kept_bytes,
+        name,
+    )
+    return lambda db: db.execute(
+        "UPDATE execution SET state=?, pid=?, start_time=?, end_time=?, expire_time=?, exit=?, extent=?,"
+        " kept_bytes=? WHERE name=? AND state < 3",
+        values,
+    )

@@ -1,28 +1,20 @@
 """Reading an execution's log: any range of it, its newest lines, and how much there is of it.
 
 The shim writes while we read; nothing is locked. A segment's size is read before its index, so every byte that is
-seen has its piece. A segment that vanishes meanwhile was the oldest: what was in it is reported as a gap.
+seen has its piece. A segment that vanishes meanwhile was the oldest: what was in it is reported as a gap. So is what
+was damaged, up to the next segment or to the end.
 """
 
 from __future__ import annotations
 
 import os
-from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple, TypeVar
 
 from rexec_server.core.execution import CHANNELS, Extent
-from rexec_server.core.spool import (
-    PIECE_FORMAT,
-    SEGMENT_FORMAT,
-    Channel,
-    ExitRecord,
-    Segment,
-    index_name,
-    segment_name,
-    segment_offsets,
-)
+from rexec_server.core.segment_index import Range, SegmentIndex
+from rexec_server.core.spool import Channel, ExitRecord, segment_name, segment_offsets
 
 # So many pieces travel in one message at most; with their headers they stay far below gRPC's 4 MiB.
 MAX_CHUNKS = 8192
@@ -69,7 +61,7 @@ class LogReader:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        self._indexes: dict[int, _SegmentIndex] = {}
+        self._indexes: dict[int, SegmentIndex] = {}
 
     def extent(self, exit_record: ExitRecord | None = None) -> Extent:
         """How much there is. Once ended, the record knows of bytes that could not be kept at the end."""
@@ -90,6 +82,11 @@ class LogReader:
         for start in starts[max(0, bisect_right(starts, offset) - 1) :]:
             try:
                 index = self._index(start)
+                if left <= 0:
+                    return Reading(items, offset)
+                if offset < start:  # the segment before it, or its index, was damaged
+                    items.append(Missing(offset, start))
+                    offset = start
                 for piece in index.pieces(offset):
                     if left <= 0 or len(items) >= MAX_CHUNKS:
                         return Reading(items, offset)
@@ -138,14 +135,13 @@ class LogReader:
             produced = recorded or (0, 0)
             return Extent(sum(produced), sum(produced), produced, produced)
         stdout_before = self._index(starts[0]).stdout_before
+        if recorded:
+            kept = [self._index(start).kept for start in starts]
+            missing = (recorded[0] - sum(out for out, _ in kept), recorded[1] - sum(err for _, err in kept))
+            return Extent(starts[0], sum(recorded), recorded, missing)
         last = self._index(starts[-1])
-        stored = (last.stdout_at_end, last.end - last.stdout_at_end)
-        produced = recorded or stored
-        dropped = (
-            stdout_before + produced[0] - stored[0],
-            starts[0] - stdout_before + produced[1] - stored[1],
-        )
-        return Extent(starts[0], sum(produced), produced, dropped)
+        produced = (last.stdout_at_end, last.end - last.stdout_at_end)
+        return Extent(starts[0], last.end, produced, (stdout_before, starts[0] - stdout_before))
 
     def _tail(self, max_bytes: int, channels: Collection[Channel], lines: int | None) -> int:
         """Walks back until there are enough lines (None: any number) or bytes."""
@@ -172,7 +168,7 @@ class LogReader:
                 position = high = low
         return position
 
-    def _backwards(self) -> Iterator[tuple[_Range, int]]:
+    def _backwards(self) -> Iterator[tuple[Range, int]]:
         for start in reversed(self._starts()):
             for piece in reversed(list(self._index(start).pieces(start))):
                 yield piece, start
@@ -183,8 +179,8 @@ class LogReader:
         except FileNotFoundError:
             return []  # removed with the whole execution
 
-    def _index(self, start: int) -> _SegmentIndex:
-        index = self._indexes.pop(start, None) or _SegmentIndex(self._directory, start)
+    def _index(self, start: int) -> SegmentIndex:
+        index = self._indexes.pop(start, None) or SegmentIndex(self._directory, start)
         index.refresh()
         self._indexes[start] = index
         if len(self._indexes) > _REMEMBERED:
@@ -205,72 +201,6 @@ class LogReader:
                 return look()
             except FileNotFoundError:
                 continue
-
-
-class _Range(NamedTuple):
-    """A piece with its end."""
-
-    offset: int
-    end: int
-    time: int
-    channel: int
-
-
-class _SegmentIndex:
-    """The index of one segment, read as far as it was written."""
-
-    def __init__(self, directory: str, start: int) -> None:
-        self._segment_path = f"{directory}/{segment_name(start)}"
-        self._index_path = f"{directory}/{index_name(start)}"
-        self._offsets, self._times, self._channels = array("Q"), array("Q"), array("B")
-        self._stdout = array("Q")  # standard output before each piece, in the whole log
-        self.start = self.end = start
-        self.stdout_before = 0
-
-    @property
-    def stdout_at_end(self) -> int:
-        if not self._offsets:
-            return self.stdout_before
-        last = self.end - self._offsets[-1] if self._channels[-1] == Channel.STDOUT else 0
-        return self._stdout[-1] + last
-
-    def refresh(self) -> None:
-        """Reads what was added. FileNotFoundError when the segment is no longer kept."""
-        size = os.stat(self._segment_path).st_size
-        fd = os.open(self._index_path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if not self._offsets:
-                self.stdout_before = Segment.from_bytes(os.pread(fd, SEGMENT_FORMAT.size, 0)).stdout_before
-            # The last piece may have been replaced, if no byte had come of it.
-            known = max(0, len(self._offsets) - 1)
-            for column in (self._offsets, self._times, self._channels, self._stdout):
-                del column[known:]
-            self._read_pieces(fd, SEGMENT_FORMAT.size + known * PIECE_FORMAT.size)
-        finally:
-            os.close(fd)
-        self.end = self.start + size
-
-    def pieces(self, offset: int) -> Iterator[_Range]:
-        """The pieces from `offset` on; the first is cut to begin there."""
-        first = max(0, bisect_right(self._offsets, offset) - 1)
-        for i in range(first, len(self._offsets)):
-            low = max(offset, self._offsets[i])
-            high = min(self.end, self._offsets[i + 1] if i + 1 < len(self._offsets) else self.end)
-            if low < high:
-                yield _Range(low, high, self._times[i], self._channels[i])
-
-    def _read_pieces(self, fd: int, position: int) -> None:
-        data = os.pread(fd, max(0, os.fstat(fd).st_size - position), position)
-        whole = len(data) // PIECE_FORMAT.size * PIECE_FORMAT.size
-        for offset, time, channel in PIECE_FORMAT.iter_unpack(data[:whole]):
-            stdout = self.stdout_before
-            if self._offsets:
-                length = offset - self._offsets[-1] if self._channels[-1] == Channel.STDOUT else 0
-                stdout = self._stdout[-1] + length
-            self._offsets.append(offset)
-            self._times.append(time)
-            self._channels.append(channel)
-            self._stdout.append(stdout)
 
 
 def _nth_newline_back(block: bytes, wanted: int, skip_last: bool) -> tuple[int, int]:

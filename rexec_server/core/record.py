@@ -17,6 +17,7 @@ class Record:
     seq: int
     name: str
     execution: Execution
+    boot_id: str = ""  # of the machine, when it was reserved; empty: not known
 
     @classmethod
     def from_row(cls, row: sqlite3.Row) -> Record:
@@ -37,7 +38,7 @@ class Record:
             exit=ExitRecord.from_bytes(row["exit"]) if row["exit"] else None,
             extent=_extent(row["extent"]),
         )
-        return cls(row["seq"], row["name"], execution)
+        return cls(row["seq"], row["name"], execution, row["boot_id"])
 
 
 def _extent(text: str | None) -> Extent:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 
 from rexec_server.core.engine import Engine
 from rexec_server.core.entry import Entry
+from rexec_server.core.errors import Unavailable
 from rexec_server.core.execution import Key
 from rexec_server.core.index import Index, now_ns
 from rexec_server.core.journal import Journal
@@ -13,6 +15,7 @@ from rexec_server.core.record import Record
 from rexec_server.core.spool import LOCK, ExitRecord, Reason, StartError
 from rexec_server.core.waker import Waker
 
+RETRY_SECONDS = 0.2
 _REMEMBERED_ENDED = 256
 
 
@@ -78,11 +81,21 @@ class Registry:
             self._index.note_started(entry.name, execution.pid, execution.start_time)
             entry.wake()
 
-    def settle_not_started(self, entry: Entry, error: StartError) -> None:
-        """For a start that failed before there was a place to record it; the spool goes first if it says anything."""
-        if not entry.ended:
-            record = ExitRecord(Reason.START_FAILED, now_ns(), 0, 0, output_complete=True, start_error=error)
-            self._settle(entry, record)
+    async def settle_not_started(self, entry: Entry, error: StartError) -> None:
+        """For a start that failed before there was a place to record it; the spool goes first if it says anything.
+
+        So the index alone knows of this end: it is told to nobody before it is on disk there.
+        """
+        record = ExitRecord(Reason.START_FAILED, now_ns(), 0, 0, output_complete=True, start_error=error)
+        while not entry.ended:
+            try:
+                expire_time = entry.expire_time(record)
+                await self._index.record_ended(entry.name, record, entry.log.extent(record), 0, 0, expire_time)
+            except Unavailable:  # a full disk, say
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if not entry.ended:
+                self._settle(entry, record)
 
     def _settle(self, entry: Entry, record: ExitRecord) -> None:
         """The one transition to an end. The index hears of it before anybody else can act on it."""

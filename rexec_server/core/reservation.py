@@ -46,6 +46,7 @@ class Reservation:
     request: Request
     origin: Origin
     now: int
+    boot_id: str = ""  # of the machine; empty: not known, so any other than this
 
     def existing(self, db: sqlite3.Connection) -> Reserved | None:
         """The execution that this very request made before. Conflict, ExecIdUsed, TokenUsed."""
@@ -67,8 +68,8 @@ class Reservation:
         self._check_running(db, ceilings)
         self._use_token(db, ceilings.tokens)
         db.execute(
-            "INSERT INTO execution (caller, exec_id, name, digest, state, request, exclusive_group, create_time)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO execution (caller, exec_id, name, digest, state, request, exclusive_group, create_time,"
+            " boot_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *self.key,
                 self.name,
@@ -77,6 +78,7 @@ class Reservation:
                 json.dumps(asdict(self.request)),
                 self.request.exclusive_group,
                 self.now,
+                self.boot_id,
             ),
         )
         row = find_row(db, self.key)

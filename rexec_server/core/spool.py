@@ -20,6 +20,7 @@ import enum
 import json
 import os
 import struct
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 LOCK = "lock"
@@ -44,6 +45,7 @@ EXIT_RECORD_BYTES = 4096
 SEGMENT_FORMAT = struct.Struct("<Q")
 PIECE_FORMAT = struct.Struct("<QQQ")
 STDIN_FORMAT = struct.Struct("<QQQ")
+_OFFSET_DIGITS = 20
 
 
 class Channel(enum.IntEnum):
@@ -51,6 +53,9 @@ class Channel(enum.IntEnum):
 
     STDOUT = 1
     STDERR = 2
+
+
+_CHANNELS = frozenset(map(int, Channel))
 
 
 class Reason(enum.IntEnum):
@@ -127,16 +132,20 @@ class ExitRecord(NamedTuple):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ExitRecord:
-        fields = json.loads(data.split(b"\n")[0])
-        error, usage = fields["start_error"], fields["usage"]
-        return cls(
-            **fields
-            | {
-                "reason": Reason(fields["reason"]),
-                "start_error": StartError(*error) if error else None,
-                "usage": Usage(*usage) if usage else None,
-            }
-        )
+        """ValueError when it is damaged: cut, zeroed, or not a record at all."""
+        try:
+            fields = json.loads(data.split(b"\n")[0])
+            error, usage = fields["start_error"], fields["usage"]
+            return cls(
+                **fields
+                | {
+                    "reason": Reason(fields["reason"]),
+                    "start_error": StartError(*error) if error else None,
+                    "usage": Usage(*usage) if usage else None,
+                }
+            )
+        except (TypeError, KeyError) as wrong:
+            raise ValueError(f"not an exit record: {wrong}") from wrong
 
 
 class Segment(NamedTuple):
@@ -182,16 +191,32 @@ class StdinState(NamedTuple):
 
 
 def segment_name(offset: int) -> str:
-    return f"{offset:020d}{SEGMENT_SUFFIX}"
+    return f"{offset:0{_OFFSET_DIGITS}d}{SEGMENT_SUFFIX}"
 
 
 def index_name(offset: int) -> str:
-    return f"{offset:020d}{INDEX_SUFFIX}"
+    return f"{offset:0{_OFFSET_DIGITS}d}{INDEX_SUFFIX}"
 
 
 def segment_offsets(directory: int | str) -> list[int]:
     """Start offsets of the segments that are kept, oldest first."""
-    return sorted(int(name[:20]) for name in os.listdir(directory) if name.endswith(SEGMENT_SUFFIX))
+    names = (name.removesuffix(SEGMENT_SUFFIX) for name in os.listdir(directory) if name.endswith(SEGMENT_SUFFIX))
+    return sorted(int(name) for name in names if len(name) == _OFFSET_DIGITS and name.isdigit())
+
+
+def believable(
+    pieces: Iterable[tuple[int, int, int]], start: int, before: int | None = None
+) -> Iterator[tuple[int, int, int]]:
+    """The pieces of a segment that begins at `start`, as far as they make sense: nothing after a damaged one does.
+
+    before: the offset of the piece before the first of these, if there is one.
+    """
+    for piece in pieces:
+        offset, _, channel = piece
+        if channel not in _CHANNELS or (offset != start if before is None else offset < before):
+            return
+        yield piece
+        before = offset
 
 
 def read_file(name: str, directory: int) -> bytes | None:
@@ -206,12 +231,25 @@ def read_file(name: str, directory: int) -> bytes | None:
         os.close(fd)
 
 
+def read_whole(name: str, directory: int) -> bytes | None:
+    """The whole of a file of any size, or None when there is none."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    with open(fd, "rb") as file:
+        return file.read()
+
+
 def read_start(directory: int) -> StartRecord | None:
-    """The start record, or None: then the command has certainly not been executed."""
+    """The start record, or None: then the command has not been executed in this boot. ValueError: it is damaged."""
     data = read_file(START, directory)
     return StartRecord.from_bytes(data) if data else None
 
 
 def read_exit(directory: int) -> ExitRecord | None:
-    data = read_file(EXIT, directory)
-    return ExitRecord.from_bytes(data) if data else None
+    """The exit record, or None: there is none, or none that can be believed."""
+    try:
+        return ExitRecord.from_bytes(read_file(EXIT, directory) or b"")
+    except ValueError:
+        return None

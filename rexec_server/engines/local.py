@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from rexec_server.core import boot
 from rexec_server.core.engine import StdinProgress
 from rexec_server.core.errors import Unavailable
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import CONTROL, EXIT, RUNNER_SOCKET, SPOOL, Reason, StartError
-from rexec_server.runner import linux
 from rexec_server.runner.wire import HEADER, MAX_FRAME, Message, encode, peer_uid
 
 # How long a dead runner or shim may take to be replaced before a caller is told.
@@ -34,6 +34,7 @@ class LocalEngine:
         self._state_dir = state_dir
         self._spool = f"{state_dir}/{SPOOL}"
         self._start_runner = start_runner
+        self._boot_id = boot.boot_id()
         self._runner: _Channel | None = None
         self._connecting = asyncio.Lock()
         self._info: Message = {}
@@ -54,9 +55,8 @@ class LocalEngine:
         answer = await self._ask({"op": "start", "id": name, "launch": launch.to_json()})
         return StartError(*answer["start_error"]) if "start_error" in answer else None
 
-    async def abandon(self, name: str, why: str, since: int) -> None:
-        older_boot = since < linux.boot_time_ns()
-        await self._ask({"op": "abandon", "id": name, "why": why, "older_boot": older_boot})
+    async def abandon(self, name: str, why: str, boot_id: str) -> None:
+        await self._ask({"op": "abandon", "id": name, "why": why, "older_boot": boot_id != self._boot_id})
 
     async def remove(self, name: str) -> None:
         await self._ask({"op": "remove", "id": name})

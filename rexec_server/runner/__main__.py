@@ -11,6 +11,8 @@ import sys
 from typing import NoReturn
 
 from rexec_server.core import pid_file
+from rexec_server.core.about import Newer
+from rexec_server.core.boot import boot_id
 from rexec_server.process import become_undumpable
 from rexec_server.runner import cgroup, linux
 from rexec_server.runner.heritage import Heritage
@@ -31,7 +33,7 @@ def main() -> None:
     linux.become_subreaper()
     site = Site(
         delegation=None if options.no_cgroup else cgroup.find_delegation(),
-        boot_id=linux.boot_id(),
+        boot_id=boot_id(),
         trusted_uids=frozenset({os.getuid(), *options.server_uid, *([server.uid] if server else [])}),
         heritage=heritage,
     )
@@ -83,6 +85,8 @@ def _open_state_dir(path: str, server: ServerUser | None, *, dev: bool) -> int:
         pid_file.hold("runner.pid", dir_fd=state_dir)
     except pid_file.Held as other:
         _refuse(f"another runner (pid {other.pid}) serves {path}")
+    except Newer as newer:
+        _refuse(f"cannot use {path}: {newer}")
     except OSError as error:
         _refuse(f"cannot use {path}: {error.strerror or error}")
     return state_dir

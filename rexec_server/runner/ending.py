@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
+from rexec_server.core.durable import sync_directory
 from rexec_server.core.spool import EXIT, EXIT_DRAFT, EXIT_RECORD_BYTES, ExitRecord, Reason, StartError
 
 
@@ -44,21 +45,30 @@ class ExitDraft:
         return StartError(*fields) if fields else None
 
     def finish(self, record: ExitRecord) -> None:
-        """Makes the record true: synced first, so that after a power cut it is whole or not there."""
+        """Makes the record true: on disk first, so that whoever sees it by its final name may tell it."""
         data = record.to_bytes()
         self._write(data)
         self._publish(len(data))
 
     def complete_interrupted(self) -> bool:
         """Whether a dead writer had the final record written; then only its name was missing."""
-        if "end_time" not in self._note():
+        data = os.pread(self.fd, EXIT_RECORD_BYTES, 0)
+        try:
+            ExitRecord.from_bytes(data)
+        except ValueError:
             return False
-        self._publish(os.pread(self.fd, EXIT_RECORD_BYTES, 0).index(b"\n") + 1)
+        self._publish(data.index(b"\n") + 1)
         return True
 
     def _publish(self, size: int) -> None:
+        """Syncs the record and the names that lead to it, then renames it, in this order.
+
+        A power cut may undo the rename; then the record is whole under its first name, and the next runner renames it.
+        """
         os.ftruncate(self.fd, size)
         os.fdatasync(self.fd)
+        os.fsync(self._directory)
+        sync_directory("..", self._directory)
         os.rename(EXIT_DRAFT, EXIT, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         os.close(self.fd)
 

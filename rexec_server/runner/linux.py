@@ -167,11 +167,6 @@ def start_ticks(pid: int) -> int | None:
     return int(fields[19]) if fields else None
 
 
-def boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
-
-
 def pending_bytes(fifo: int) -> int:
     """Bytes that were written to a FIFO and not read yet."""
     count = bytearray(4)
@@ -191,11 +186,6 @@ def open_pidfd(pid: int, start: int) -> int | None:
         return pidfd
     os.close(pidfd)
     return None
-
-
-def boot_time_ns() -> int:
-    """When the machine was started, by the clock as it is now; ns since 1970."""
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def now_ns() -> int:

@@ -16,6 +16,7 @@ from rexec_server.core.spool import (
     Channel,
     Piece,
     Segment,
+    believable,
     index_name,
     segment_name,
     segment_offsets,
@@ -38,8 +39,12 @@ class OutputLimitReached(Exception):
     """The log holds all that it may hold, and overflow is TERMINATE."""
 
 
+class DamagedLog(Exception):
+    """What a dead writer left does not say any more what is in it."""
+
+
 class LogWriter:
-    """Writes one execution's log. A successor continues where a dead writer stopped.
+    """Writes one execution's log. A successor continues where a dead writer stopped, or raises DamagedLog.
 
     OSError with ENOSPC from `take` means that nothing was moved: the bytes are still in the FIFO.
     """
@@ -148,12 +153,21 @@ class LogWriter:
     def _resume(self, start: int) -> None:
         """Continues a dead writer's segment: its size says how much was moved, its index what it was."""
         self._segment = _open_segment(self._directory, start)
-        self._index = os.open(index_name(start), os.O_RDWR | os.O_CLOEXEC, dir_fd=self._directory)
         self._segment_start = start
         self.end = start + os.fstat(self._segment).st_size
+        try:
+            self._index = os.open(index_name(start), os.O_RDWR | os.O_CLOEXEC, dir_fd=self._directory)
+        except FileNotFoundError:
+            self.close()
+            raise DamagedLog from None
         data = os.pread(self._index, os.fstat(self._index).st_size, 0)
         head = SEGMENT_FORMAT.size
-        pieces = [Piece(*fields) for fields in PIECE_FORMAT.iter_unpack(data[head : head + _whole(len(data) - head)])]
+        entries = PIECE_FORMAT.iter_unpack(data[head : head + _whole(len(data) - head)])
+        pieces = [Piece(*fields) for fields in believable(entries, start)]
+        whole = len(data) >= head and len(pieces) == (len(data) - head) // PIECE_FORMAT.size
+        if not whole or (self.end > start and not pieces):
+            self.close()
+            raise DamagedLog
         self._index_end = head + len(pieces) * PIECE_FORMAT.size
         self._piece = pieces[-1] if pieces else None
         edges = [*(piece.offset for piece in pieces), self.end]

@@ -9,20 +9,32 @@ import json
 import os
 import shutil
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 
+from rexec_server.core.about import About
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import FIFO_IN, RUNNER_SOCKET, SPOOL, STDIN_STATE, StdinState, read_file
-from rexec_server.runner import linux
 from rexec_server.runner.ending import ExitDraft
 from rexec_server.runner.family import Family
 from rexec_server.runner.loop import READ, Loop
 from rexec_server.runner.pipes import Pipes
 from rexec_server.runner.shim import Order, Site, errno_name, run_shim
-from rexec_server.runner.takeover import Remains, Takeover, abandon, is_ended, lost, not_started, readable_start
+from rexec_server.runner.takeover import (
+    RESTARTED,
+    Remains,
+    Takeover,
+    abandon,
+    is_ended,
+    lost,
+    not_started,
+    readable_start,
+)
 from rexec_server.runner.wire import HEADER, Connection, Message, listen, peer_uid
 
 REAP_RETRY_SECONDS = 0.1
+# In the spool, the name of what is none of the executions begins with this.
+_HIDDEN = "."
 
 
 @dataclass
@@ -49,6 +61,8 @@ class Runner:
         self._family = Family()
         self._takeover = Takeover(self._loop, site, self._family, self._forget)
         self._listener = listen(state_dir, RUNNER_SOCKET)
+        self._after_boot = About.read(self._spool).boot_id != site.boot_id
+        self._older: set[str] = set()  # from an earlier boot, and not settled yet
 
     def run(self) -> None:
         self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
@@ -56,6 +70,7 @@ class Runner:
         # Listening comes before looking: a shim whose input ends meanwhile can tell us.
         for name in os.listdir(self._spool):
             self._find(name)
+        self._note_boot()
         if self._idle_exit is not None:
             self._loop.call_later(self._idle_exit, self._exit_if_idle)
         self._loop.run()
@@ -166,24 +181,32 @@ class Runner:
         connection.send({"number": request.get("number"), **(json.loads(data[HEADER.size :]) if data else {})})
 
     def _abandon(self, name: str, why: str, older_boot: bool) -> None:
-        """Makes sure that an execution which was perhaps never asked for is not started later."""
+        """Makes sure that an execution which was perhaps never asked for is not started later.
+
+        In one step: a directory without its record would say that it never ran, whatever is true.
+        """
+        if os.access(name, os.F_OK, dir_fd=self._spool):
+            return  # it was asked for: its own records tell what became of it
+        draft = f"{_HIDDEN}{name}"
+        with suppress(FileExistsError):  # our predecessor came so far
+            os.mkdir(draft, 0o750, dir_fd=self._spool)
+        directory = _open_directory(draft, self._spool)
         try:
-            os.mkdir(name, 0o750, dir_fd=self._spool)
-        except FileExistsError:
-            return  # it was: its own records tell what became of it
-        directory = _open_directory(name, self._spool)
-        abandon(directory, lost("the machine was restarted") if older_boot else not_started(why))
-        os.close(directory)
+            abandon(directory, lost(RESTARTED) if older_boot else not_started(why))
+        finally:
+            os.close(directory)
+        os.rename(draft, name, src_dir_fd=self._spool, dst_dir_fd=self._spool)
 
     # --- what lives and dies ---
 
     def _find(self, name: str) -> None:
         """Looks at an execution from before our time."""
+        if name.startswith(_HIDDEN):
+            return  # not an execution yet
         try:
             directory = _open_directory(name, self._spool)
         except (NotADirectoryError, FileNotFoundError):
             return  # somebody else's file, or just removed
-        older_boot = os.fstat(directory).st_mtime_ns < linux.boot_time_ns()  # before we change anything in it
         pipes = Pipes.open_outputs(directory)
         if is_ended(directory) and not pipes.outputs:
             os.close(directory)
@@ -192,7 +215,16 @@ class Runner:
         if os.access(FIFO_IN, os.F_OK, dir_fd=directory) and StdinState.from_bytes(state or b"").open:
             pipes.hold_stdin(directory)
         self._executions[name] = Execution(directory, pipes)
-        self._takeover.find(Remains(name, directory, pipes, older_boot=older_boot))
+        if self._after_boot:
+            self._older.add(name)
+        self._takeover.find(Remains(name, directory, pipes, older_boot=self._after_boot))
+
+    def _note_boot(self) -> None:
+        """Writes down, once, that nothing in the spool is from an earlier boot any more."""
+        if self._after_boot and not self._older:
+            with suppress(OSError):  # a full disk: then the next runner has more doubts than it need have
+                About(boot_id=self._site.boot_id).write(self._spool)
+                self._after_boot = False
 
     def _reap(self) -> None:
         try:
@@ -213,6 +245,8 @@ class Runner:
     def _forget(self, name: str) -> None:
         """Nothing is left to be done for it; the takeover has closed what was open."""
         del self._executions[name]
+        self._older.discard(name)
+        self._note_boot()
 
     def _exit_if_idle(self) -> None:
         if not self._connections and not self._executions:

@@ -7,6 +7,8 @@ import os
 import pwd
 from typing import NamedTuple
 
+from rexec_server.core.about import About
+from rexec_server.core.durable import make_directories
 from rexec_server.core.spool import SPOOL
 
 
@@ -29,8 +31,11 @@ class ServerUser(NamedTuple):
 
 
 def open_state_dir(path: str, server: ServerUser | None, *, dev: bool) -> int:
-    """Opens the state directory, and makes what is not there: for the server, with a spool that is ours. OSError."""
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    """Opens the state directory, and makes what is not there: for the server, with a spool that is ours.
+
+    OSError; Newer when the spool was written by a newer rexec.
+    """
+    make_directories(os.path.dirname(os.path.abspath(path)))
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -38,6 +43,7 @@ def open_state_dir(path: str, server: ServerUser | None, *, dev: bool) -> int:
     else:
         if server:
             os.chown(path, server.uid, server.gid)
+        make_directories(path)
     state_dir = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     if not dev:
         _check_owner(state_dir, server)
@@ -62,6 +68,8 @@ def _make_spool(state_dir: int, server: ServerUser | None) -> None:
     # The directory around it is the server's: a name in it may be anything, and is not followed.
     spool = os.open(SPOOL, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=state_dir)
     try:
+        About.read(spool)
+        os.fsync(state_dir)  # before anything is started: an execution is on disk when all names above it are
         if server:
             os.fchown(spool, os.geteuid(), server.gid)
             os.fchmod(spool, 0o750)

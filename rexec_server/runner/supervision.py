@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from rexec_server.core.launch import Launch, Leftovers, Overflow
@@ -22,6 +23,7 @@ from rexec_server.runner.linux import Status
 from rexec_server.runner.lock import ring
 from rexec_server.runner.log_writer import LogWriter
 from rexec_server.runner.loop import READ, Loop, Timer
+from rexec_server.runner.mending import sync_log
 from rexec_server.runner.output import Output
 from rexec_server.runner.pipes import remove_fifos
 from rexec_server.runner.stdin import StdinFeed
@@ -230,8 +232,9 @@ class Supervision:
         self._parts.leader.reap()
         kept = kept and self._output.held
         self._on_end()
-        remove_fifos(self._parts.directory, keep_outputs=kept)
         ring(self._parts.lock)
+        self._sync_log()
+        remove_fifos(self._parts.directory, keep_outputs=kept)
         if self._parts.cgroup:
             self._parts.cgroup.remove()
         if kept:
@@ -239,6 +242,11 @@ class Supervision:
         else:
             self._output.close()
             self._on_gone()
+
+    def _sync_log(self) -> None:
+        """After the end was told, which does not wait for it; until the FIFOs are gone the log is doubted."""
+        with suppress(OSError):  # the disk's trouble; what was lost is a gap then
+            sync_log(self._parts.directory)
 
     def _let_go(self) -> None:
         """The last kept leftover has closed its output."""

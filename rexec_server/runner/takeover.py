@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from rexec_server.core.launch import Overflow
 from rexec_server.core.spool import (
     CONTROL,
-    EXIT,
     FIFO_OUT,
     STDIN_STATE,
     Channel,
@@ -19,6 +19,7 @@ from rexec_server.core.spool import (
     StartError,
     StartRecord,
     StdinState,
+    read_exit,
     read_file,
     read_start,
 )
@@ -29,8 +30,9 @@ from rexec_server.runner.ending import ExitDraft
 from rexec_server.runner.family import Family
 from rexec_server.runner.leader import Leader
 from rexec_server.runner.lock import ring, take_lock
-from rexec_server.runner.log_writer import LogWriter
+from rexec_server.runner.log_writer import DamagedLog, LogWriter
 from rexec_server.runner.loop import READ, Loop
+from rexec_server.runner.mending import mend_log, sync_log
 from rexec_server.runner.output import Discard, hung_up
 from rexec_server.runner.pipes import Pipes, let_hang_up, open_stdin_writer, remove_fifos
 from rexec_server.runner.shim import Site
@@ -42,6 +44,8 @@ from rexec_server.runner.wire import remove_socket
 RETRY_SECONDS = 0.01
 # How soon to try again what a full disk, or too many open files, did not allow.
 NO_ROOM_RETRY_SECONDS = 0.5
+RESTARTED = "the machine was restarted"
+_UNSEEN = "it ended while neither its shim nor the runner was alive"
 
 
 class Remains(NamedTuple):
@@ -51,7 +55,7 @@ class Remains(NamedTuple):
     directory: int
     pipes: Pipes
     pidfd: int | None = None
-    older_boot: bool = False  # it was there before the machine was restarted
+    older_boot: bool = False  # it may be from before the machine was restarted; its start record knows better
     unheld: bool = False  # for a while nobody held its FIFOs open, and what was in them then is gone
 
 
@@ -123,20 +127,24 @@ class Takeover:
         self._loop.watch(shim, READ, died)
 
     def _finish_or_continue(self, remains: Remains, lock: int, draft: ExitDraft) -> None:
+        """The end comes first, whatever else is damaged: it is true. Then what the start record says."""
+        if draft.complete_interrupted():
+            return self._clear(remains, lock)
         try:
             start = read_start(remains.directory)
-        except ValueError:
-            draft.finish(lost("its start record is damaged"))
-            return self._clear(remains, lock)
-        if draft.complete_interrupted():
-            self._clear(remains, lock)
-        elif start is None:
+            if start and not self._restarted(remains):
+                return self._continue(remains, lock, draft, start)
             # The start record is not synced: before a power cut there may have been one.
-            never = not_started("its shim died before it was started")
-            draft.finish(lost("the machine was restarted") if remains.older_boot else never)
-            self._clear(remains, lock)
-        else:
-            self._continue(remains, lock, draft, start)
+            never = None if start or remains.older_boot else not_started("its shim died before it was started")
+            draft.finish(never or self._unknowable(remains, draft, RESTARTED))
+        except ValueError:
+            draft.finish(self._unknowable(remains, draft, "its start record is damaged"))
+        self._clear(remains, lock)
+
+    def _restarted(self, remains: Remains) -> bool:
+        """Whether the machine was restarted since, or may have been."""
+        start = readable_start(remains.directory)
+        return start.boot_id != self._site.boot_id if start else remains.older_boot
 
     def _continue(self, remains: Remains, lock: int, draft: ExitDraft, start: StartRecord) -> None:
         execution, directory, pipes, pidfd, _, unheld = remains
@@ -147,13 +155,12 @@ class Takeover:
             return self._family.orphans_of(execution) | relatives(start.pid, path)
 
         tree = ProcessTree(start.pid, start.pid_start, roots, cgroup)
-        if start.boot_id != self._site.boot_id:
-            draft.finish(self._unknowable(directory, draft, "the machine was restarted"))
-            return self._clear(remains, lock)
         if pidfd is None:
             pidfd = linux.open_pidfd(start.pid, start.pid_start)
-        if pidfd is None:
-            return self._bury(remains, lock, draft, tree, time.monotonic() + UNKILLABLE_SECONDS)
+        if pidfd is None or log_is_damaged(directory):
+            why = _UNSEEN if pidfd is None else "its log is damaged"
+            remains = remains._replace(pidfd=pidfd)
+            return self._bury(remains, lock, draft, tree, why, time.monotonic() + UNKILLABLE_SECONDS)
 
         def gone() -> None:
             os.close(lock)
@@ -172,14 +179,13 @@ class Takeover:
         control = Control(self._loop, directory, supervision, self._site.trusted_uids)
         supervision.start()
 
-    def _bury(self, remains: Remains, lock: int, draft: ExitDraft, tree: ProcessTree, until: float) -> None:
-        """Its leader is gone, and nobody saw how: kills what survives, until none is left, and says so."""
+    def _bury(self, remains: Remains, lock: int, draft: ExitDraft, tree: ProcessTree, why: str, until: float) -> None:
+        """Nobody can know how its leader ends: kills what survives, until none is left, and says so."""
+        tree.kill()  # the leader too, should it live
         if tree.members() and time.monotonic() < until:
-            tree.kill()
-            self._loop.call_later(RETRY_SECONDS, lambda: self._bury(remains, lock, draft, tree, until))
+            self._loop.call_later(RETRY_SECONDS, lambda: self._bury(remains, lock, draft, tree, why, until))
             return
-        why = "it ended while neither its shim nor the runner was alive"
-        draft.finish(self._unknowable(remains.directory, draft, why))
+        draft.finish(self._unknowable(remains, draft, why))
         self._clear(remains, lock)
 
     def _feed(self, directory: int, pipes: Pipes) -> StdinFeed | None:
@@ -188,14 +194,23 @@ class Takeover:
         writer = open_stdin_writer(directory) if pipes.stdin >= 0 else -1
         return StdinFeed(self._loop, directory, writer, pipes.release_stdin) if writer >= 0 else None
 
-    def _unknowable(self, directory: int, draft: ExitDraft, why: str) -> ExitRecord:
+    def _unknowable(self, remains: Remains, draft: ExitDraft, why: str) -> ExitRecord:
         """The record of a command that is gone, and whose status nobody has seen."""
         start_error = draft.start_error()
         if start_error:
             return not_started(start_error.message, start_error.errno)
-        log = LogWriter(directory, 1, Overflow.DROP_OLDEST)
+        if self._restarted(remains) or log_is_damaged(remains.directory):
+            return lost(why, mend_log(remains.directory, None))
+        log = LogWriter(remains.directory, 1, Overflow.DROP_OLDEST)
         log.close()
         return lost(why, log.produced)
+
+    def _settle_log(self, remains: Remains) -> None:
+        """The log of an ended execution, before its FIFOs go: after that nobody doubts it any more."""
+        if self._restarted(remains):
+            mend_log(remains.directory, read_exit(remains.directory))
+        else:
+            sync_log(remains.directory)
 
     def _clear(self, remains: Remains, lock: int) -> None:
         """The record is written just now."""
@@ -217,8 +232,10 @@ class Takeover:
         def gone() -> None:
             # A shim that lived to its end has removed all, standard output last.
             if os.access(FIFO_OUT, os.F_OK, dir_fd=directory):
-                remove_socket(directory, CONTROL)
-                remove_fifos(directory)
+                with suppress(OSError):  # else they stay, and the next runner tries again
+                    self._settle_log(remains)
+                    remove_socket(directory, CONTROL)
+                    remove_fifos(directory)
             os.close(directory)
             self._on_gone(execution)
 
@@ -230,7 +247,8 @@ class Takeover:
 
 
 def is_ended(directory: int) -> bool:
-    return os.access(EXIT, os.F_OK, dir_fd=directory)
+    """Whether there is an exit record that can be believed."""
+    return read_exit(directory) is not None
 
 
 def readable_start(directory: int) -> StartRecord | None:
@@ -258,6 +276,15 @@ def not_started(why: str, name: str = "ECANCELED") -> ExitRecord:
         start_error=StartError(name, why),
         written_by="runner",
     )
+
+
+def log_is_damaged(directory: int) -> bool:
+    """Whether nobody can go on writing it, as what is in it is not certain any more."""
+    try:
+        LogWriter(directory, 1, Overflow.DROP_OLDEST).close()
+    except DamagedLog:
+        return True
+    return False
 
 
 def abandon(directory: int, record: ExitRecord) -> None:

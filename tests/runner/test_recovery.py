@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rexec_server.core.about import ABOUT
+from rexec_server.core.boot import boot_id
 from rexec_server.core.spool import EXIT, EXIT_DRAFT, LOCK, START, ExitRecord, Reason, StartRecord
 from tests.runner.harness import Run, Runner, runs
 from tests.servers import runner_command
@@ -22,6 +24,11 @@ def place(runner: Runner, name: str, **files: bytes) -> Run:
     for file, data in {LOCK: b"", **files}.items():
         (directory / file.replace("_", ".")).write_bytes(data)
     return runner.existing(name)
+
+
+def last_seen_in(runner: Runner, boot_id: str) -> None:
+    """As if the runner before had been of another boot of the machine."""
+    (runner.state_dir / "spool" / ABOUT).write_text(json.dumps({"version": 1, "boot_id": boot_id}))
 
 
 @pytest.mark.parametrize("damage", [b"{", b"\0" * 300, b"[]", b"{}", b'{"pid": 1}', b"\xff\xfe", b"null"])
@@ -74,6 +81,54 @@ def test_a_record_that_only_lacked_its_name_is_true(runner: Runner) -> None:
     assert EXIT_DRAFT not in run.files
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b"\0" * 300])
+def test_an_end_is_believed_whatever_became_of_the_start_record(runner: Runner, damage: bytes) -> None:
+    """The end was synced and may have been told; the start record beside it never was."""
+    ended = ExitRecord(Reason.EXITED, 1, 0, 0, output_complete=True, exit_code=42).to_bytes()
+    run = place(runner, "ended", start=damage, exit_tmp=ended.ljust(4096, b"\0"))
+    last_seen_in(runner, "another boot")
+    runner.restart()
+    assert run.wait().exit_code == 42
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 400, b'{"reason": 1, "end_ti', b"null", b"[]", b'{"reason": 1}\n'])
+def test_a_damaged_exit_record_is_lost(runner: Runner, damage: bytes) -> None:
+    """What cannot be read says nothing: the end is LOST, the record whole again, and the runner answers."""
+    run = place(runner, "bad", exit=damage)
+    last_seen_in(runner, "another boot")
+    runner.restart()
+    assert run.wait().reason == Reason.LOST
+    assert runner.run("true").wait().exit_code == 0
+
+
+@pytest.mark.parametrize("index", [None, b"", b"\0" * 8, b"\0" * 80, b"\xff" * 80])
+def test_a_damaged_log_stops_nobody_else(runner: Runner, index: bytes | None) -> None:
+    """An execution whose log nobody can go on writing is LOST and ended; the runner starts, and others go on."""
+    good = runner.run("sleep", "300")
+    bad = runner.sh("echo one; exec sleep 300")
+    eventually(lambda: bad.output() == b"one\n")
+    runner.kill()
+    bad.kill_shim()
+    eventually(lambda: not runs(bad.shim_pid))
+    path = bad.directory / f"{0:020d}.index"
+    path.write_bytes(index) if index is not None else path.unlink()
+    runner.begin_process()
+    assert bad.wait(30).reason == Reason.LOST
+    eventually(lambda: not runs(bad.pid))
+    assert bad.output() == b""
+    good.end(grace=0)
+    assert good.wait(30).reason == Reason.CANCELLED
+
+
+def test_files_that_only_look_like_a_log_are_left_alone(runner: Runner) -> None:
+    """A name that is no offset is not a segment, to the runner or to a reader."""
+    run = place(runner, "odd", start=b"")
+    (run.directory / "notes.log").write_bytes(b"mine")
+    runner.restart()
+    assert run.wait().reason == Reason.START_FAILED
+    assert run.output() == b""
+
+
 def test_a_torn_note_is_no_note(runner: Runner) -> None:
     """Half a note in the draft is what a power cut leaves; it is not taken for anything."""
     old = json.loads((runner.run("sleep", "300").directory / START).read_bytes())
@@ -94,8 +149,8 @@ def test_other_things_in_the_spool_are_left_alone(runner: Runner) -> None:
 def test_ended_executions_stay_as_they_are(runner: Runner) -> None:
     """A new runner touches nothing of what is over, and holds nothing of it open."""
     ended = [runner.sh(f"echo {i}; exit {i}") for i in range(20)]
+    eventually(lambda: all(run.exit for run in ended) and not any(runs(run.shim_pid) for run in ended), within=30)
     before = [(run.wait(), _mtimes(run.directory)) for run in ended]
-    eventually(lambda: not any(runs(run.shim_pid) for run in ended))
     runner.restart()
     assert runner.run("true").wait().exit_code == 0
     assert [(run.wait(), _mtimes(run.directory)) for run in ended] == before
@@ -126,11 +181,40 @@ def _mtimes(directory: Path) -> list[tuple[str, int]]:
 def test_no_start_record_from_before_a_restart_of_the_machine_is_lost(runner: Runner) -> None:
     """The record is not synced, so after a power cut its absence proves nothing."""
     run = place(runner, "cut")
-    os.utime(runner.state_dir / "spool" / "cut", (0, 0))
+    last_seen_in(runner, "another boot")
     runner.restart()
     record = run.wait()
     assert record.reason == Reason.LOST
     assert record.lost == "the machine was restarted"
+
+
+def test_a_clock_that_was_wrong_makes_no_restart_of_the_machine(runner: Runner) -> None:
+    """Boots are known by their names: what this boot's own files say of time is nothing."""
+    run = place(runner, "claimed")
+    os.utime(run.directory, (0, 0))
+    runner.restart()
+    assert run.wait().reason == Reason.START_FAILED
+
+
+def test_nothing_is_from_before_once_a_runner_has_been_through(runner: Runner) -> None:
+    """The boot is noted when all that it found is settled: from then on an absent start record proves something."""
+    place(runner, "cut")
+    last_seen_in(runner, "another boot")
+    runner.restart()
+    eventually(lambda: boot_id() in (runner.state_dir / "spool" / ABOUT).read_text())
+    run = place(runner, "claimed")
+    runner.restart()
+    assert run.wait().reason == Reason.START_FAILED
+
+
+def test_an_abandonment_that_was_cut_off_is_made_again(runner: Runner) -> None:
+    """The directory comes with its record or not at all: half of it would say that the command never ran."""
+    half = place(runner, ".gone")
+    runner.restart()
+    assert half.exit is None
+    runner.ask("abandon", id="gone", why="the server died", older_boot=True)
+    assert runner.existing("gone").wait().reason == Reason.LOST
+    assert not half.directory.exists()
 
 
 def test_abandoned_from_before_a_restart_of_the_machine_is_lost(runner: Runner) -> None:

@@ -1,0 +1,66 @@
+"""The tables of the index, version by version; and whether a file is of a version that this rexec knows."""
+
+from __future__ import annotations
+
+from rexec_server.core.about import Newer
+
+_MAGIC = b"SQLite format 3\0"
+_VERSION_AT = 60  # of the file's header: four bytes, big-endian; what PRAGMA user_version says
+
+# Each step makes of the version before it the next one; a new file takes all of them.
+SCHEMA = (
+    """
+CREATE TABLE execution (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    caller TEXT NOT NULL,
+    exec_id TEXT NOT NULL,
+    name TEXT NOT NULL UNIQUE,       -- of its directory in the spool
+    digest BLOB NOT NULL,
+    state INTEGER NOT NULL,
+    request TEXT NOT NULL,           -- JSON of core.execution.Request
+    exclusive_group TEXT NOT NULL,
+    pid INTEGER NOT NULL DEFAULT 0,
+    create_time INTEGER NOT NULL,
+    start_time INTEGER NOT NULL DEFAULT 0,
+    end_time INTEGER NOT NULL DEFAULT 0,
+    expire_time INTEGER NOT NULL DEFAULT 0,
+    delete_time INTEGER NOT NULL DEFAULT 0, -- since then only a tombstone
+    exit BLOB,                       -- JSON of core.spool.ExitRecord
+    extent TEXT,                     -- JSON of core.execution.Extent, at the end
+    kept_bytes INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (caller, exec_id)
+);
+CREATE INDEX execution_live ON execution (caller, exclusive_group) WHERE state < 3;
+CREATE INDEX execution_expiry ON execution (expire_time) WHERE state >= 3 AND delete_time = 0;
+CREATE INDEX execution_tombstone ON execution (delete_time) WHERE delete_time > 0;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+INSERT INTO meta VALUES ('digest_key', randomblob(32));
+""",
+    """
+CREATE TABLE used_token (
+    caller TEXT NOT NULL,
+    token_id TEXT NOT NULL,
+    exec_id TEXT NOT NULL,           -- what it started
+    digest BLOB NOT NULL,
+    expire_time INTEGER NOT NULL,    -- until then it is remembered
+    UNIQUE (caller, token_id)
+);
+CREATE INDEX used_token_expiry ON used_token (expire_time);
+""",
+    """
+ALTER TABLE execution ADD COLUMN boot_id TEXT NOT NULL DEFAULT ''; -- in which it was reserved; empty: not known
+""",
+)
+
+
+def check_version(path: str) -> None:
+    """Looks whether an index is of a version that we know, and changes nothing, not even a lock. Newer, OSError."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        return
+    if head.startswith(_MAGIC):
+        version = int.from_bytes(head[_VERSION_AT : _VERSION_AT + 4], "big")
+        if version > len(SCHEMA):
+            raise Newer(path, version, len(SCHEMA))
