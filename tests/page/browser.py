@@ -74,6 +74,12 @@ class Browser:
         speed = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
         self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": not there, **speed})
 
+    def thread_seconds(self) -> float:
+        """Processor time that the main thread of the page has taken."""
+        self.driver.execute_cdp_cmd("Performance.enable", {})
+        metrics = self.driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        return float(next(metric["value"] for metric in metrics if metric["name"] == "ThreadTime"))
+
     def close(self) -> None:
         processes = self.processes
         self.driver.quit()

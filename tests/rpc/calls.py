@@ -87,7 +87,7 @@ def shown(server: Server, exec_id: str, text: bytes, within: float = 60.0) -> No
     eventually(lambda: text in joined(poll(server, exec_id, offset=0).chunks), within)
 
 
-def follow(server: Server, exec_id: str, timeout: float | None = 50, **fields: Any) -> Any:
+def follow(server: Server, exec_id: str, timeout: float | None = 200, **fields: Any) -> Any:
     if isinstance(fields.get("heartbeat_interval"), (int, float)):
         fields["heartbeat_interval"] = duration(fields["heartbeat_interval"])
     return server.stub.Follow(api.FollowRequest(exec_id=exec_id, **fields), timeout=timeout)
