@@ -247,8 +247,8 @@ class Takeover:
 
 
 def is_ended(directory: int) -> bool:
-    """Whether there is an exit record that can be believed."""
-    return read_exit(directory) is not None
+    """Whether there is an exit record that can be believed; or was, and it is removed: only what has ended is."""
+    return read_exit(directory) is not None or os.fstat(directory).st_nlink == 0
 
 
 def readable_start(directory: int) -> StartRecord | None:

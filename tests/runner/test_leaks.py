@@ -86,6 +86,20 @@ def test_a_removed_execution_is_gone(runner: Runner) -> None:
     assert not run.directory.exists()
 
 
+def test_what_is_removed_before_its_shim_is_gone_leaves_nothing(any_runner: Runner) -> None:
+    """An execution may be deleted as soon as it has ended; its shim is still there then, and is reaped all the same."""
+    any_runner.run("true").wait(within=30)
+    eventually(lambda: not _children(any_runner), within=30)
+    baseline = any_runner.fds()
+    run = any_runner.sh("sleep 300 & echo $!", leftovers=Leftovers.KEEP)
+    run.wait(within=30)
+    leftover = int(run.output())
+    any_runner.ask("remove", id=run.name)
+    os.kill(leftover, signal.SIGKILL)
+    eventually(lambda: not _children(any_runner), within=30)
+    eventually(lambda: any_runner.fds() == baseline, within=30)
+
+
 def _children(runner: Runner) -> str:
     return Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text()
 
