@@ -11,7 +11,7 @@ STAMP := .venv/.installed
 GENERATE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/gen_protos.py
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv run test bench lint protos breaking clean
+.PHONY: help .venv run test load bench lint protos breaking clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ run: $(STAMP) ## run a server for development: gRPC on 127.0.0.1:50051, page and
 
 test: $(STAMP) ## run the tests (ARGS='-k name')
 	@$(BIN)/pytest --numprocesses 4 --dist loadfile $(ARGS)
+
+load: $(STAMP) ## 1,000 commands, 10,000 followers, 10,000 runs: what each costs, what grows (ARGS='--only soak')
+	@$(BIN)/python -m tests.load $(ARGS)
 
 bench: $(STAMP) ## measure, as ratios within one run (ARGS='--repetitions 5')
 	@$(BIN)/python -m bench $(ARGS)
