@@ -13,6 +13,9 @@ from rexec_server.rpc.follow import Drain
 from rexec_server.rpc.servicer import ExecutionServicer
 from rexec_server.rpc.tls import ServerTls
 
+# Calls that have come and that nobody has looked at yet: as many as may follow at once can come at once.
+_MOST_PENDING = 16_384
+
 SERVICE = api.DESCRIPTOR.services_by_name["ExecutionService"].full_name
 
 OPTIONS = [
@@ -24,6 +27,9 @@ OPTIONS = [
     # Of what is between the two, gRPC refuses some calls and serves others, by chance.
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 16 * 1024),
+    # Of more than a thousand calls that come in one moment, gRPC by itself answers some with CANCELLED, by chance.
+    ("grpc.server.max_pending_requests", _MOST_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
     # Proxies forget idle connections after 60 s; a dead peer is noticed after 50 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),

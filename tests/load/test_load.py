@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from rexec.v1 import execution_service_pb2 as api
 
 from tests.load import commands, followers, soak
+from tests.load.calls import CALL_SECONDS, Stub, at_once
 from tests.rpc.calls import START_SERVER
 
-COMMANDS, FOLLOWERS, LINES, RUNS = 50, 500, 3, 120
+COMMANDS, CALLS, FOLLOWERS, LINES, RUNS = 50, 4000, 500, 3, 120
 MIB = 1024 * 1024
 
 
@@ -20,6 +22,18 @@ def test_many_commands_at_once(start_server: START_SERVER) -> None:
     assert found.ended == {"cancelled": COMMANDS}
     assert found.census_after.grown(found.census_before) == {}
     assert found.census_after.processes == 1
+
+
+@pytest.mark.timeout(240)
+def test_many_calls_in_one_moment(start_server: START_SERVER) -> None:
+    """However many come before the server has looked at the first, each is answered, and none dropped at random."""
+    names = [str(number) for number in range(CALLS)]
+    assert at_once(start_server(), names, _info) == {"answered": CALLS}
+
+
+async def _info(stub: Stub, _: str) -> str:
+    await stub.GetServerInfo(api.GetServerInfoRequest(), timeout=CALL_SECONDS)
+    return "answered"
 
 
 @pytest.mark.timeout(240)
