@@ -7,16 +7,21 @@ import os
 from dataclasses import replace
 
 from rexec_server.core.execution import Execution, Extent, Key, State, final_state
-from rexec_server.core.log import LogReader
+from rexec_server.core.log import LogReader, Reading
 from rexec_server.core.record import Record
 from rexec_server.core.spool import (
     EXIT,
     START,
     STDIN_STATE,
+    Channel,
     ExitRecord,
     StartRecord,
     StdinState,
 )
+
+# Of one entry between two wakes, so that this costs little memory: one at the end, and a few that lead there.
+_SHARED_READINGS = 4
+_SHARED_BYTES = 16 * 1024
 
 
 class Entry:
@@ -38,6 +43,7 @@ class Entry:
         if record.execution.exit:  # the spool is the truth about output: it may have lost some since the index was told
             self._execution = replace(record.execution, extent=self.log.extent(record.execution.exit))
         self._waiting: set[asyncio.Future[None]] = set()
+        self._readings: dict[tuple[int, int, tuple[Channel, ...]], Reading] = {}
 
     @property
     def key(self) -> Key:
@@ -103,8 +109,25 @@ class Entry:
     def expire_time(self, record: ExitRecord) -> int:
         return record.end_time + int(self._execution.request.retention * 1e9)
 
+    def read(self, offset: int, max_bytes: int, channels: tuple[Channel, ...]) -> Reading:
+        """As `log.read`, for those who watch: what one has read since the last wake, the others need not read.
+
+        What was written after that is not in it; there is a wake to come for it, as long as somebody watches.
+        """
+        key = (offset, max_bytes, channels)
+        reading = self._readings.get(key)
+        if reading is None:
+            reading = self.log.read(offset, max_bytes, channels, self.end_offset)
+            if len(self._readings) < _SHARED_READINGS and reading.next_offset - offset <= _SHARED_BYTES:
+                self._readings[key] = reading
+        return reading
+
+    def forget_readings(self) -> None:
+        self._readings.clear()
+
     def wake(self) -> None:
         """Something has changed: whoever waits looks again."""
+        self.forget_readings()
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
             if not future.done():

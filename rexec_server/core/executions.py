@@ -7,18 +7,18 @@ import contextlib
 import os
 import signal
 import uuid
-from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from rexec_server.core import boot
+from rexec_server.core.attendance import Attendance
 from rexec_server.core.command import Command, Defaults, check_duration, check_exec_id
 from rexec_server.core.engine import Engine
 from rexec_server.core.entry import Entry
 from rexec_server.core.errors import (
     AlreadyEnded,
-    Exhausted,
     InvalidRequest,
     NotFound,
     OutOfRange,
@@ -68,7 +68,9 @@ class Executions:
         self._registry = Registry(index, engine, waker, journal)
         self._boot_id = boot.boot_id()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._followers: Counter[str] = Counter()  # by who follows
+        self._attendance = Attendance(
+            self._registry, engine, bounds.max_followers, bounds.caller_followers, self._spawn
+        )
 
     @property
     def live(self) -> list[Entry]:
@@ -191,32 +193,9 @@ class Executions:
         finally:
             self._registry.unwatch_output(entry)
 
-    @contextlib.asynccontextmanager
-    async def attended(self, entry: Entry, caller: str) -> AsyncIterator[None]:
+    def attended(self, entry: Entry, caller: str) -> AbstractContextManager[None]:
         """Somebody follows for the time of this block. Exhausted when too many do."""
-        self._check_followers(caller)
-        self._followers[caller] += 1
-        entry.followers += 1
-        attendance = self._spawn(self._attend(entry))
-        try:
-            with self.watched(entry):
-                yield
-        finally:
-            attendance.cancel()
-            self._followers[caller] -= 1
-            if not self._followers[caller]:
-                del self._followers[caller]
-            entry.followers -= 1
-            if entry.unattended_timeout is not None and not entry.ended:
-                # The time until it is taken for abandoned begins when the last follower leaves.
-                self._spawn(self._attend_once(entry))
-
-    def _check_followers(self, caller: str) -> None:
-        total, own, bounds = self._followers.total(), self._followers[caller], self._bounds
-        if total >= bounds.max_followers:
-            raise Exhausted("followers", f"{total} followers are attached, and no more may be", 5.0)
-        if bounds.caller_followers is not None and own >= bounds.caller_followers:
-            raise Exhausted(f"caller {caller}", f"follows {own} executions, and may no more", 5.0)
+        return self._attendance.of(entry, caller)
 
     async def prune(self, check_excess: bool) -> None:
         """Forgets what has expired and, if asked to, what is too much. A live execution is never touched."""
@@ -266,17 +245,6 @@ class Executions:
                 await self._engine.abandon(entry.name, why, entry.boot_id)
                 return
             await asyncio.sleep(ENGINE_RETRY_SECONDS)
-
-    async def _attend(self, entry: Entry) -> None:
-        """For one follower, as long as it stays; whether that matters is known when the command has been started."""
-        await entry.decided.wait()
-        while entry.unattended_timeout is not None and not entry.ended:
-            await self._attend_once(entry)
-            await asyncio.sleep(entry.unattended_timeout / 4)
-
-    async def _attend_once(self, entry: Entry) -> None:
-        with contextlib.suppress(Unavailable):  # then its supervisor is being replaced, and counts anew
-            await self._engine.attend(entry.name)
 
     async def _forget(self, name: str, key: Key) -> None:
         """The tombstone first: a directory without an entry is swept later, an entry without output would lie."""

@@ -62,9 +62,11 @@ class Registry:
 
     def unwatch_output(self, entry: Entry) -> None:
         entry.watchers -= 1
-        if entry.watchers == 0 and entry.output_watch is not None:
-            self._waker.forget(entry.output_watch)
-            entry.output_watch = None
+        if entry.watchers == 0:
+            entry.forget_readings()  # from now on nobody is told when they are old
+            if entry.output_watch is not None:
+                self._waker.forget(entry.output_watch)
+                entry.output_watch = None
 
     def wake_all(self) -> None:
         for entry in self.live.values():

@@ -32,6 +32,10 @@ def current_caller() -> Caller:
     return _caller.get()
 
 
+def _as_it_is(message: Any) -> Any:
+    return message
+
+
 class CallInterceptor(ServerInterceptor):
     """Authenticates each call of every service, refuses them while draining, and ends failed ones with their status."""
 
@@ -41,6 +45,7 @@ class CallInterceptor(ServerInterceptor):
         self._limits = limits
         self.draining = False
         self._open_streams: Counter[str] = Counter()  # by address
+        self._handlers: dict[str, Any] = {}
 
     async def intercept_service(
         self,
@@ -48,7 +53,15 @@ class CallInterceptor(ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         method = handler_call_details.method
-        handler = await continuation(handler_call_details)
+        handler = self._handlers.get(method)
+        if handler is None:
+            handler = self._handler(method, await continuation(handler_call_details))
+            if method in RIGHTS:  # of the others there may be any number
+                self._handlers[method] = handler
+        return handler
+
+    def _handler(self, method: str, handler: Any) -> Any:
+        """What serves a method, given what would without us. One for all calls: each of ten thousand holds it."""
         if handler is None or method not in RIGHTS:
             return grpc.stream_stream_rpc_method_handler(self._unknown(method))
         if RIGHTS[method] is Right.OPEN:
@@ -59,9 +72,11 @@ class CallInterceptor(ServerInterceptor):
                 streaming, handler.request_deserializer, handler.response_serializer
             )
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._streaming(method, handler.unary_stream), _tolerant(handler), handler.response_serializer
+            # gRPC holds request and answer of a stream until its next message: bytes take less room than messages.
+            streaming = self._streaming(
+                method, handler.unary_stream, handler.request_deserializer, handler.response_serializer
             )
+            return grpc.unary_stream_rpc_method_handler(streaming)
         return grpc.unary_unary_rpc_method_handler(
             self._unary(method, handler.unary_unary), _tolerant(handler), handler.response_serializer
         )
@@ -105,15 +120,21 @@ class CallInterceptor(ServerInterceptor):
 
         return call
 
-    def _streaming(self, name: str, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    def _streaming(
+        self,
+        name: str,
+        method: Callable[..., AsyncIterator[Any]],
+        decode: Callable[[Any], Any] = _as_it_is,
+        encode: Callable[[Any], Any] = _as_it_is,
+    ) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
                 caller = self._enter(context, name)
-                _check_decoded(request)
-                async for message in method(request, context):
+                async for message in method(decode(request), context):
                     # Heartbeats come at least once a minute: so long may a caller follow who is one no more.
                     self._check_still(caller)
-                    yield message
+                    yield encode(message)
+                    del message
             except grpc.aio.AbortError:
                 raise
             except DecodeError:

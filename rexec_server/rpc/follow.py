@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from rexec.v1 import execution_pb2 as pb
@@ -34,13 +34,13 @@ class Drain:
         self._wake_all()
 
 
-@dataclass
+@dataclass(slots=True)
 class Follower:
     """Reads one execution's log at its own pace, from the log itself: there is no queue that could fill up."""
 
     entry: Entry
     offset: int
-    channels: Collection[Channel]
+    channels: tuple[Channel, ...]
     heartbeat: float
     text: bool
     drain: Drain
@@ -58,6 +58,7 @@ class Follower:
             sent = False
             for message in self._read(view):
                 yield message
+                del message
                 sent = True
             if ended and self.offset >= (self.entry.end_offset or 0):
                 break
@@ -81,7 +82,7 @@ class Follower:
 
     def _read(self, view: TextView | None) -> list[api.FollowResponse]:
         """What has come since the last look, at most one message of output, and gaps in their place."""
-        reading = self.entry.log.read(self.offset, MESSAGE_BYTES, self.channels, self.entry.end_offset)
+        reading = self.entry.read(self.offset, MESSAGE_BYTES, self.channels)
         messages: list[api.FollowResponse] = []
         chunks: list[Chunk] = []
 

@@ -120,10 +120,12 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         channels = convert.channels(request.channels)
         start = await self._start(entry, request, channels, None) or 0
         follower = Follower(entry, start, channels, heartbeat or HEARTBEAT_SECONDS, request.text, self._drain)
-        me = current_caller().name
-        async with self._executions.attended(entry, me), contextlib.aclosing(follower.messages()) as messages:
-            async for message in messages:
-                yield message
+        del request, context  # what is held here is held by each of ten thousand
+        with self._executions.attended(entry, current_caller().name):
+            async with contextlib.aclosing(follower.messages()) as messages:
+                async for message in messages:
+                    yield message
+                    del message
 
     async def List(self, request: api.ListRequest, context: Context) -> api.ListResponse:  # noqa: N802
         if not 0 <= request.page_size <= MAX_PAGE:

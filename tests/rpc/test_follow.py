@@ -62,6 +62,19 @@ def _attached(server: Server, exec_id: str) -> object:
     return follow(server, exec_id)
 
 
+def test_who_comes_back_gets_what_came_meanwhile(server: Server) -> None:
+    """What followers share of a log is not old for the next one, when for a while there was none."""
+    start(server, "cat", exec_id="back", stdin_mode=api.STDIN_MODE_OPEN)
+    for number, line in enumerate((b"one\n", b"two\n", b"six\n")):
+        server.stub.WriteStdin(api.WriteStdinRequest(exec_id="back", offset=4 * number, data=line))
+        shown(server, "back", line, within=30)
+        stream = follow(server, "back", offset=4 * number)
+        next(stream)
+        assert joined(next(stream).output.chunks) == line
+        stream.cancel()
+        eventually(lambda: poll(server, "back").execution.followers == 0, within=30)
+
+
 def test_each_offset_resumes_exactly(server: Server) -> None:
     """From every offset of the log exactly the rest follows, whichever channel it falls into."""
     run(server, "sh", "-c", "for i in 1 2 3 4 5 6; do echo out $i; echo err $i >&2; done", exec_id="r")
