@@ -13,9 +13,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.load import commands, followers, soak
+from tests.load import commands, followers, naive, soak, ssh
 from tests.load.figures import Row, table
 from tests.servers import Server
+
+# Each session needs a client process of its own on this side.
+MOST_SSH = 200
 
 
 def main() -> None:
@@ -49,10 +52,20 @@ def _soak(options: argparse.Namespace) -> Sequence[Row]:
     return _on_server(soak.FLAGS, lambda server: soak.measure_soak(server, options.runs, warm_up).rows())
 
 
+def _naive(options: argparse.Namespace) -> Sequence[Row]:
+    return naive.measure_naive(options.commands, options.commands, options.polls)
+
+
+def _ssh(options: argparse.Namespace) -> Sequence[Row]:
+    return ssh.measure_ssh(min(options.commands, MOST_SSH))
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Sequence[Row]]] = {
     "commands": _commands,
     "followers": _followers,
     "soak": _soak,
+    "naive": _naive,
+    "ssh": _ssh,
 }
 
 
