@@ -38,8 +38,8 @@ class Crowd:
 
     async def follow(self, stub: Stub, exec_id: str) -> None:
         try:
-            messages = aiter(stub.Follow(api.FollowRequest(exec_id=exec_id)))
             async with self._doors:
+                messages = aiter(stub.Follow(api.FollowRequest(exec_id=exec_id)))
                 await anext(messages)
             self._attached += 1
             self._look()
