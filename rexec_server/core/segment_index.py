@@ -64,10 +64,9 @@ class SegmentIndex:
         for column in (self._offsets, self._times, self._channels, self._stdout):
             del column[known:]
         whole = self._read_index(known)
-        if whole and self._offsets:
-            self.end = self.start + size
-        else:  # where the last piece that is known has ended is not
-            self.end = self._offsets[-1] if self._offsets else self.start
+        self.end = self.start + size
+        if not (whole and self._offsets):  # where the last piece that is known has ended is not
+            self.end = min(self.end, self._offsets[-1] if self._offsets else self.start)
 
     def _read_index(self, known: int) -> bool:
         """Reads the pieces after those that are known; whether they make sense to the last."""

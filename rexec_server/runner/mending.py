@@ -66,7 +66,7 @@ def mend_log(directory: int, record: ExitRecord | None) -> dict[Channel, int]:
         end = whole if sure else _certain_end(found)
         end = min(end, _first_zeros(directory, found, end))
         produced = _totals(found, end, produced)
-        if end < whole or not found.pieces:
+        if end < whole or not sure:
             _cut(directory, found, end)
             _remove(directory, offsets[number + 1 :])
             break

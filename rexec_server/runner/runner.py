@@ -62,7 +62,7 @@ class Runner:
         self._takeover = Takeover(self._loop, site, self._family, self._forget)
         self._listener = listen(state_dir, RUNNER_SOCKET)
         self._after_boot = About.read(self._spool).boot_id != site.boot_id
-        self._older: set[str] = set()  # from an earlier boot, and not settled yet
+        self._older: set[str] | None = None  # from an earlier boot, and not settled yet; None: not all looked at
 
     def run(self) -> None:
         self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
@@ -70,6 +70,7 @@ class Runner:
         # Listening comes before looking: a shim whose input ends meanwhile can tell us.
         for name in os.listdir(self._spool):
             self._find(name)
+        self._older = set(self._executions) if self._after_boot else set()
         self._note_boot()
         if self._idle_exit is not None:
             self._loop.call_later(self._idle_exit, self._exit_if_idle)
@@ -215,13 +216,11 @@ class Runner:
         if os.access(FIFO_IN, os.F_OK, dir_fd=directory) and StdinState.from_bytes(state or b"").open:
             pipes.hold_stdin(directory)
         self._executions[name] = Execution(directory, pipes)
-        if self._after_boot:
-            self._older.add(name)
         self._takeover.find(Remains(name, directory, pipes, older_boot=self._after_boot))
 
     def _note_boot(self) -> None:
         """Writes down, once, that nothing in the spool is from an earlier boot any more."""
-        if self._after_boot and not self._older:
+        if self._after_boot and self._older is not None and not self._older:
             with suppress(OSError):  # a full disk: then the next runner has more doubts than it need have
                 About(boot_id=self._site.boot_id).write(self._spool)
                 self._after_boot = False
@@ -245,7 +244,8 @@ class Runner:
     def _forget(self, name: str) -> None:
         """Nothing is left to be done for it; the takeover has closed what was open."""
         del self._executions[name]
-        self._older.discard(name)
+        if self._older:
+            self._older.discard(name)
         self._note_boot()
 
     def _exit_if_idle(self) -> None:
