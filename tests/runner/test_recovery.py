@@ -101,7 +101,9 @@ def test_a_damaged_exit_record_is_lost(runner: Runner, damage: bytes) -> None:
     assert runner.run("true").wait().exit_code == 0
 
 
-@pytest.mark.parametrize("index", [None, b"", b"\0" * 8, b"\0" * 80, b"\xff" * 80])
+@pytest.mark.parametrize(
+    "index", [None, b"", b"\0" * 8, b"\0" * 80, b"\xff" * 80], ids=["gone", "empty", "head", "zeros", "noise"]
+)
 def test_a_damaged_log_stops_nobody_else(runner: Runner, index: bytes | None) -> None:
     """An execution whose log nobody can go on writing is LOST and ended; the runner starts, and others go on."""
     good = runner.run("sleep", "300")
@@ -180,12 +182,11 @@ def _mtimes(directory: Path) -> list[tuple[str, int]]:
 
 def test_no_start_record_from_before_a_restart_of_the_machine_is_lost(runner: Runner) -> None:
     """The record is not synced, so after a power cut its absence proves nothing."""
-    run = place(runner, "cut")
+    cut = [place(runner, f"cut-{number}") for number in range(5)]
     last_seen_in(runner, "another boot")
     runner.restart()
-    record = run.wait()
-    assert record.reason == Reason.LOST
-    assert record.lost == "the machine was restarted"
+    for record in [run.wait() for run in cut]:
+        assert (record.reason, record.lost) == (Reason.LOST, "the machine was restarted")
 
 
 def test_a_clock_that_was_wrong_makes_no_restart_of_the_machine(runner: Runner) -> None:
