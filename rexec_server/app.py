@@ -6,11 +6,11 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import uuid
 from contextlib import AsyncExitStack
 
 from rexec_client.version import __version__
+from rexec_server import logs
 from rexec_server.addresses import listen_all
 from rexec_server.config import Config
 from rexec_server.core.command import Defaults
@@ -22,6 +22,7 @@ from rexec_server.core.waker import Waker
 from rexec_server.engines.launcher import RunnerLauncher
 from rexec_server.engines.local import LocalEngine
 from rexec_server.front import Front
+from rexec_server.monitoring import Monitoring
 from rexec_server.rpc.auth import CallInterceptor
 from rexec_server.rpc.follow import Drain
 from rexec_server.rpc.server import RpcServer
@@ -39,7 +40,7 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def run(config: Config, launcher: RunnerLauncher | None) -> None:
     """Serves until SIGTERM or SIGINT; `launcher` starts a runner when there is none. StartRefused."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logs.configure("rexec-server", config.log_format, config.log_level)
     try:
         asyncio.run(_serve(config, launcher))
     except RexecError as error:
@@ -59,6 +60,9 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
             # Files are read in a thread: nobody's call waits for that.
             loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, security.reload))
 
+        monitoring = Monitoring(config)
+        stack.push_async_callback(monitoring.close)
+
         # The index comes first and goes last: every end that is seen is written there.
         index = Index(f"{config.state_dir}/index.sqlite", security.journal)
         stack.callback(index.close)
@@ -74,7 +78,7 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         stack.callback(keeper.cancel)
 
         defaults, bounds = _defaults(config), _bounds(config)
-        executions = Executions(index, engine, waker, security.journal, defaults, bounds)
+        executions = Executions(index, engine, waker, security.journal, defaults, bounds, monitoring.observer)
         stack.push_async_callback(executions.stop)
         await executions.recover()
 
@@ -83,10 +87,13 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         facts = ServerFacts(__version__, uuid.uuid4().hex, config.tail_lines, defaults, bounds, features)
         servicer = ExecutionServicer(executions, security.admission, security.recorder, facts, drain)
         interceptor = CallInterceptor(security.authenticator, security.limits, security.recorder)
-        server = RpcServer(servicer, drain, interceptor, channelz_on=config.channelz, dev=config.dev)
+        outer = monitoring.interceptors
+        server = RpcServer(servicer, drain, interceptor, outer=outer, channelz_on=config.channelz, dev=config.dev)
         addresses = listen_all(server, config)
         front = await Front.prepare(config, server, addresses)
         await server.start()
+        monitoring.start(executions, index, engine, server)
+        stack.push_async_callback(monitoring.stop)
         pruner = asyncio.create_task(_prune(executions))
         stack.callback(pruner.cancel)
         if front:
@@ -95,6 +102,7 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         _greet(config, addresses, front.url if front else None)
 
         await stop.wait()
+        monitoring.drain()
         _log.info("stopping; %d executions %s", len(executions.live), "end" if config.end_on_stop else "go on")
         if config.end_on_stop:
             server.refuse()

@@ -73,6 +73,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 @click.option("--gateway-tls-key", metavar="FILE", help="The certificate's key (PEM).")
 @click.option("--gateway-behind-proxy", is_flag=True, default=None, help="A proxy before the gateway speaks TLS.")
 @click.option("--gateway-max-streams", metavar="N", help="Event streams of the gateway at once. [256]")
+@click.option("--metrics", metavar="HOST:PORT", help="Where Prometheus metrics, /livez and /readyz are served. [off]")
+@click.option("--log-format", metavar="FORMAT", help="text, json, or auto: text at a terminal, else json. [auto]")
+@click.option("--log-level", metavar="LEVEL", help="The least that is logged: debug, info, warning, error. [info]")
 @click.version_option(__version__, prog_name="rexec-server")
 @click.pass_context
 def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
@@ -90,7 +93,7 @@ def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
 def _serve(config: Config) -> None:
     claim(config.state_dir, dev=config.dev)
     # In the one-user mode the runner is ours to start; else its own unit does that, and may be root.
-    launcher = RunnerLauncher(config.state_dir, RUNNER_IDLE_SECONDS, config.dev) if config.start_runner else None
+    launcher = RunnerLauncher(config.state_dir, _runner_flags(config)) if config.start_runner else None
     if launcher:
         launcher.start_early()
     _prepare_process()
@@ -99,6 +102,18 @@ def _serve(config: Config) -> None:
     from rexec_server.app import run  # imports grpc
 
     run(config, launcher)
+
+
+def _runner_flags(config: Config) -> list[str]:
+    flags = [
+        "--idle-exit",
+        str(RUNNER_IDLE_SECONDS),
+        "--log-format",
+        config.log_format,
+        "--log-level",
+        config.log_level,
+    ]
+    return [*flags, "--dev"] if config.dev else flags
 
 
 def _refuse(why: str) -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 import tomllib
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import (
@@ -134,6 +134,9 @@ class Config(BaseModel):
     gateway_tls_key: str | None = None
     gateway_behind_proxy: bool = False
     gateway_max_streams: int = Field(256, ge=1, le=4096)
+    metrics: str | None = None
+    log_format: Literal["auto", "text", "json"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("state_dir", "working_directory")
     @classmethod
@@ -147,10 +150,11 @@ class Config(BaseModel):
             _check_address(address)
         return addresses
 
-    @field_validator("gateway")
+    @field_validator("gateway", "metrics")
     @classmethod
-    def _check_gateway(cls, address: str) -> str:
-        split_address(address)
+    def _check_host_and_port(cls, address: str | None) -> str | None:
+        if address is not None:
+            split_address(address)
         return address
 
     @model_validator(mode="after")
@@ -182,8 +186,8 @@ class Config(BaseModel):
         for name in _PRODUCTION:
             if name in self.model_fields_set and getattr(self, name):
                 raise ValueError(f"--dev lets everybody in, so it does not go with {name}")
-        for address in (*self.listen, self.gateway):
-            if not is_loopback(address):
+        for address in (*self.listen, self.gateway, self.metrics):
+            if address and not is_loopback(address):
                 raise ValueError(f"--dev lets everybody in, so it listens on loopback only; {address} is not")
 
     def _check_production(self) -> None:

@@ -18,6 +18,8 @@ from tests.waiting import eventually
 
 # Hundreds of servers are started: each would compile rexec anew, which is a quarter of its start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# What the tests read in logs, people read too; that of programs has tests of its own.
+os.environ["REXEC_LOG_FORMAT"] = os.environ["REXEC_GATEWAY_LOG_FORMAT"] = "text"
 
 
 @pytest.fixture(scope="session", autouse=True)

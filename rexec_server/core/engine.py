@@ -55,5 +55,8 @@ class Engine(Protocol):
     async def remove(self, name: str) -> None:
         """Removes the spool directory of an ended execution."""
 
+    async def answers(self) -> bool:
+        """Whether it could be asked for something now. May take as long as it likes; it starts nothing."""
+
     def features(self) -> list[str]:
         """What this engine can do, as GetServerInfo names it."""

@@ -60,6 +60,7 @@ class Request:
     rule: str = ""  # of the allowlist, by which it was granted
     granted: tuple[str, ...] = ()  # what the rule made of the arguments or the line, where that is something else
     user: int | None = None  # uid that it runs as, where that is not the runner's
+    trace: str = ""  # W3C traceparent of the call that started it; not shown, but kept for who sees its end
 
 
 @dataclass(frozen=True, slots=True)

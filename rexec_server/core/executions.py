@@ -32,6 +32,7 @@ from rexec_server.core.grant import UNRESTRICTED, Grant
 from rexec_server.core.index import Index, Query, now_ns
 from rexec_server.core.journal import Journal
 from rexec_server.core.launch import Launch
+from rexec_server.core.observer import Observer
 from rexec_server.core.origin import Origin
 from rexec_server.core.registry import Registry
 from rexec_server.core.reservation import Ceilings, Reservation
@@ -59,13 +60,18 @@ class Executions:
     """Every call that is about executions ends up here, whatever protocol it came by."""
 
     def __init__(
-        self, index: Index, engine: Engine, waker: Waker, journal: Journal, defaults: Defaults, bounds: Bounds
+        self,
+        index: Index,
+        engine: Engine,
+        waker: Waker,
+        journal: Journal,
+        defaults: Defaults,
+        bounds: Bounds,
+        observer: Observer,
     ) -> None:
-        self._index = index
-        self._engine = engine
-        self._defaults = defaults
-        self._bounds = bounds
-        self._registry = Registry(index, engine, waker, journal)
+        self._index, self._engine = index, engine
+        self._defaults, self._bounds = defaults, bounds
+        self._registry = Registry(index, engine, waker, journal, observer)
         self._boot_id = boot.boot_id()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._attendance = Attendance(
@@ -125,7 +131,8 @@ class Executions:
         else:
             key = key._replace(exec_id=uuid.uuid4().hex)
         command.check()
-        request, digest = self._defaults.request(command, grant), command.digest(self._index.digest_key)
+        request = replace(self._defaults.request(command, grant), trace=self._registry.observer.trace())
+        digest = command.digest(self._index.digest_key)
         return Reservation(key, named, uuid.uuid4().hex, digest, request, origin, now_ns(), self._boot_id)
 
     async def find(self, key: Key) -> Entry:
@@ -227,9 +234,11 @@ class Executions:
 
     async def _start(self, entry: Entry, launch: Launch) -> None:
         """Asks the engine to start it. When it is not known whether that happened, makes sure of one or the other."""
+        began = now_ns()
         try:
             try:
                 start_error = await self._engine.start(entry.name, launch)
+                self._registry.observer.spawned(entry.name, entry.execution, began, start_error)
             except Unavailable as error:
                 start_error = None
                 await self._make_certain(entry, f"the engine did not answer: {error.message}")

@@ -97,6 +97,16 @@ class Index:
             lambda db: [Record.from_row(row) for row in db.execute("SELECT * FROM execution WHERE state < 3")]
         )
 
+    async def counts(self) -> dict[State, int]:
+        """How many executions are in each state; those that are forgotten are in none."""
+        sql = "SELECT state, COUNT(*) FROM execution WHERE delete_time = 0 GROUP BY state"
+        found = await self._database.do(lambda db: db.execute(sql).fetchall())
+        return {State(state): count for state, count in found}
+
+    async def ping(self) -> bool:
+        """True, when it answers."""
+        return await self._database.do(lambda db: db.execute("SELECT 1").fetchone() is not None)
+
     async def forgotten(self) -> set[str]:
         """Names of the tombstones: the spool should not have their directories any more."""
         return await self._database.do(

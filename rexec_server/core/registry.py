@@ -8,9 +8,10 @@ from collections import OrderedDict
 from rexec_server.core.engine import Engine
 from rexec_server.core.entry import Entry
 from rexec_server.core.errors import Unavailable
-from rexec_server.core.execution import Key
+from rexec_server.core.execution import Key, State
 from rexec_server.core.index import Index, now_ns
 from rexec_server.core.journal import Journal
+from rexec_server.core.observer import Observer
 from rexec_server.core.record import Record
 from rexec_server.core.spool import LOCK, ExitRecord, Reason, StartError
 from rexec_server.core.waker import Waker
@@ -22,9 +23,10 @@ _REMEMBERED_ENDED = 256
 class Registry:
     """One Entry per execution, and the one place where an execution is seen to start and to end."""
 
-    def __init__(self, index: Index, engine: Engine, waker: Waker, journal: Journal) -> None:
+    def __init__(self, index: Index, engine: Engine, waker: Waker, journal: Journal, observer: Observer) -> None:
         self._index = index
         self._journal = journal
+        self.observer = observer
         self._engine = engine
         self._waker = waker
         self.live: dict[Key, Entry] = {}
@@ -81,6 +83,7 @@ class Registry:
         elif entry.note_start():
             execution = entry.execution
             self._index.note_started(entry.name, execution.pid, execution.start_time)
+            self.observer.started(entry.name, execution)
             entry.wake()
 
     async def settle_not_started(self, entry: Entry, error: StartError) -> None:
@@ -101,12 +104,16 @@ class Registry:
 
     def _settle(self, entry: Entry, record: ExitRecord) -> None:
         """The one transition to an end. The index hears of it before anybody else can act on it."""
+        unseen = entry.execution.state == State.STARTING
         entry.settle(record)
         execution = entry.execution
         self._journal.finished(entry.name, execution)
         self._index.note_ended(
             entry.name, record, execution.extent, execution.pid, execution.start_time, execution.expire_time
         )
+        if unseen and execution.start_time:  # so short that it was over when we looked
+            self.observer.started(entry.name, execution)
+        self.observer.ended(entry.name, execution)
         if entry.end_watch is not None:
             self._waker.forget(entry.end_watch)
             entry.end_watch = None

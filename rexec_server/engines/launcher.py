@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
 
 from rexec_server.core.spool import RUNNER_SOCKET
 
@@ -14,14 +15,11 @@ PAUSE_SECONDS = 1.0
 
 
 class RunnerLauncher:
-    """Starts a runner that outlives the server: the one-user mode, in which nothing else does it.
+    """Starts a runner that outlives the server: the one-user mode, in which nothing else does it."""
 
-    idle_exit: seconds. dev: let debuggers of the same user look at it.
-    """
-
-    def __init__(self, state_dir: str, idle_exit: float, dev: bool) -> None:
+    def __init__(self, state_dir: str, flags: Sequence[str]) -> None:
         self._state_dir = state_dir
-        self._flags = ["--idle-exit", str(idle_exit), *(["--dev"] if dev else [])]
+        self._flags = flags
         self._pid = 0
         self._not_before = 0.0
 

@@ -7,6 +7,7 @@ import base64
 import errno
 import itertools
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +19,8 @@ from rexec_server.core.errors import Unavailable
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import CONTROL, EXIT, RUNNER_SOCKET, SPOOL, Reason, StartError
 from rexec_server.runner.wire import HEADER, MAX_FRAME, Message, encode, peer_uid
+
+_log = logging.getLogger(__name__)
 
 # How long a dead runner or shim may take to be replaced before a caller is told.
 PATIENCE_SECONDS = 10.0
@@ -47,9 +50,25 @@ class LocalEngine:
 
     async def keep_connected(self) -> None:
         """Replaces a runner as soon as it dies, so that somebody takes over from a shim that dies too."""
+        gone = False
         while True:
             with suppress(Unavailable):
-                await (await self._connected()).closed.wait()
+                channel = await self._connected()
+                if gone:
+                    _log.warning("rexec-runner is back", extra={"runner_pid": self._info.get("pid")})
+                gone = False
+                await channel.closed.wait()
+            if not gone:
+                _log.warning("rexec-runner is gone; what runs goes on")
+            gone = True
+
+    async def answers(self) -> bool:
+        runner = self._runner
+        if runner is None or not runner.open:
+            return False
+        with suppress(Unavailable):
+            return "pid" in await runner.ask({"op": "info"})
+        return False
 
     async def start(self, name: str, launch: Launch) -> StartError | None:
         answer = await self._ask({"op": "start", "id": name, "launch": launch.to_json()})

@@ -17,7 +17,7 @@ from rexec_client.channel import is_local
 from rexec_client.errors import CredentialsError
 from rexec_client.tls import Tls
 from rexec_client.version import __version__
-from rexec_server.gateway import log
+from rexec_server import logs
 from rexec_server.gateway.listener import is_loopback, url
 from rexec_server.gateway.listener import listen as bind
 
@@ -41,6 +41,8 @@ class Options:
     max_streams: int
     with_parent: bool
     production: bool
+    log_format: str
+    log_level: str
 
     @property
     def tls(self) -> Tls | None:
@@ -69,6 +71,8 @@ class Options:
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input does.")
 @click.option("--production", is_flag=True, help="The server is not in --dev: answer 401 to who shows no credential,"
               " without asking it; and let no debugger read our memory.")  # fmt: skip
+@click.option("--log-format", type=click.Choice(logs.STYLES), default="auto", show_default=True)
+@click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
 @click.version_option(__version__, prog_name="rexec-gateway")
 def main(**flags: Any) -> None:
     """Serves rexec as JSON over HTTP, and a page to look at. It holds no credential: it passes on the caller's own."""
@@ -78,7 +82,7 @@ def main(**flags: Any) -> None:
         _protect()
     if options.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    log.configure()
+    logs.configure("rexec-gateway", options.log_format, options.log_level)
     # Each connection is a descriptor, and many systems begin with 1024.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

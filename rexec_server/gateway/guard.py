@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, g, request
 
 from rexec_server.gateway.listener import LOOPBACK_NAMES, is_loopback
-from rexec_server.gateway.log import method_name
 from rexec_server.gateway.problems import Problem
 
 _access = logging.getLogger("rexec.gateway.access")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 _TRUSTED_SITES = ("same-origin", "none")
@@ -95,12 +95,23 @@ def _finish(response: Response) -> Response:
     """Headers for each answer, and a line in the log."""
     response.headers.update(_HEADERS)
     response.headers.setdefault("Cache-Control", "no-store")
+    _log_request(response.status_code)
+    return response
+
+
+def note_execution(exec_id: str, caller: str) -> None:
+    """What the request turned out to be about, for its line in the log."""
+    g.about = {"exec_id": exec_id, "caller": caller}
+
+
+def _log_request(status: int) -> None:
     # The pattern, not the path: a path may carry a token.
     rule = request.url_rule.rule if request.url_rule else "?"
-    took = (time.monotonic() - g.get("began", time.monotonic())) * 1000
-    method = method_name(request.method)
-    _access.info("%s %s %s %s %.1f ms", request.remote_addr, method, rule, response.status_code, took)
-    return response
+    method = request.method if request.method in _METHODS else "?"  # it is the caller's text
+    about = {"exec_id": (request.view_args or {}).get("exec_id")} | g.get("about", {})
+    took = time.monotonic() - g.get("began", time.monotonic())
+    fields = {"status": status, "peer": request.remote_addr, "seconds": round(took, 4), **about}
+    _access.log(logging.WARNING if status >= 500 else logging.INFO, "%s %s %s", method, rule, status, extra=fields)
 
 
 def _is_address(host: str) -> bool:

@@ -20,6 +20,7 @@ from rexec_client.executions import is_ended, reason_name
 from rexec_server.gateway import body
 from rexec_server.gateway.command import exec_request
 from rexec_server.gateway.credential import Credentials, exec_id_for
+from rexec_server.gateway.guard import note_execution
 from rexec_server.gateway.problems import Problem
 from rexec_server.gateway.resume import start_offset
 from rexec_server.gateway.seen import News, Seen, news
@@ -83,6 +84,7 @@ class Modes:
                 raise
             # One's own command runs, or as many as may: later it can be tried.
             return {"mode": "exec", "status": "busy"}
+        note_execution(execution.exec_id, execution.caller)
         return {"mode": "exec", "status": "accepted", "exec_id": execution.exec_id}
 
     def poll(self, _: str) -> Answer:
@@ -118,7 +120,10 @@ class Modes:
 
     def _newest(self) -> Execution | None:
         found = self.upstream.list(api.ListRequest(exclusive_group=GROUP, page_size=1)).executions
-        return found[0] if found else None
+        if not found:
+            return None
+        note_execution(found[0].exec_id, found[0].caller)
+        return found[0]
 
     def _poll(self, execution: Execution) -> Answer:
         key = (execution.caller, execution.exec_id)

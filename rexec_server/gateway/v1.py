@@ -14,6 +14,7 @@ from rexec.v1 import execution_service_pb2 as api
 
 from rexec_server.gateway import body
 from rexec_server.gateway.credential import Credentials
+from rexec_server.gateway.guard import note_execution
 from rexec_server.gateway.messages import encode_text, from_body, from_query, to_json, wants_text
 from rexec_server.gateway.problems import Problem
 from rexec_server.gateway.resume import start_offset
@@ -71,6 +72,7 @@ class V1:
         wanted.text = wanted.text or wants_text()
         with self._slot(wanted.wait):
             reply = self.upstream.exec(wanted)
+        note_execution(reply.execution.exec_id, reply.execution.caller)
         return to_json(reply), 200 if reply.already_existed else 201
 
     def list(self) -> Json:

@@ -50,7 +50,7 @@ class CallerAuthenticator:
         except (Unauthenticated, NotAllowed) as error:
             self._count(presented.peer)
             detail = error.detail if isinstance(error, TokenRefused) else error.message
-            _log.info("a call from %s was not let in: %s", presented.peer, detail)
+            _log.warning("a call from %s was not let in: %s", presented.peer, detail, extra={"peer": presented.peer})
             raise
 
     def still_valid(self, caller: Caller) -> bool:

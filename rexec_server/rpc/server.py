@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -15,6 +17,8 @@ from rexec_server.rpc.tls import ServerTls
 
 # Calls that have come and that nobody has looked at yet: as many as may follow at once can come at once.
 _MOST_PENDING = 16_384
+
+Interceptor = grpc.aio.ServerInterceptor
 
 SERVICE = api.DESCRIPTOR.services_by_name["ExecutionService"].full_name
 
@@ -49,12 +53,20 @@ class RpcServer:
     """Serves until `drain`. Followers are ended first, so that stopping does not wait for the slowest of them."""
 
     def __init__(
-        self, servicer: ExecutionServicer, drain: Drain, interceptor: CallInterceptor, *, channelz_on: bool, dev: bool
+        self,
+        servicer: ExecutionServicer,
+        drain: Drain,
+        interceptor: CallInterceptor,
+        *,
+        outer: Sequence[Interceptor] = (),
+        channelz_on: bool,
+        dev: bool,
     ) -> None:
+        """outer: interceptors that see each call before `interceptor` does, and how it has ended."""
         self._drain = drain
         self._interceptor = interceptor
         self._server = grpc.aio.server(
-            interceptors=[self._interceptor], options=OPTIONS if dev else [*OPTIONS, *_AMONG_STRANGERS]
+            interceptors=[*outer, self._interceptor], options=OPTIONS if dev else [*OPTIONS, *_AMONG_STRANGERS]
         )
         self._health = health.aio.HealthServicer()
         api_grpc.add_ExecutionServiceServicer_to_server(servicer, self._server)
@@ -78,8 +90,13 @@ class RpcServer:
 
     async def start(self) -> None:
         await self._server.start()
+        await self.set_serving(True)
+
+    async def set_serving(self, serving: bool) -> None:
+        """What grpc.health.v1 says from now on; while draining it stays NOT_SERVING."""
+        status = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     def refuse(self) -> None:
         """From now on no call begins; those that have begun go on."""

@@ -10,6 +10,7 @@ import signal
 import sys
 from typing import NoReturn
 
+from rexec_server import logs
 from rexec_server.core import pid_file
 from rexec_server.core.about import Newer
 from rexec_server.core.boot import boot_id
@@ -23,6 +24,7 @@ from rexec_server.runner.shim import Site
 
 def main() -> None:
     options = _parse(sys.argv[1:])
+    logs.configure("rexec-runner", options.log_format, options.log_level)
     if not options.dev:
         become_undumpable()
     heritage = Heritage.put_aside()
@@ -56,6 +58,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--idle-exit", type=float, metavar="SECONDS", help="exit after this long without server and executions"
     )
     parser.add_argument("--no-cgroup", action="store_true", help="do not use a delegated cgroup")
+    parser.add_argument("--log-format", choices=logs.STYLES, default="auto", help="auto: text at a terminal, else json")
+    parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="the least that is logged")
     parser.add_argument("--dev", action="store_true", help="let debuggers of the same user look at runner and shims")
     return parser.parse_args(arguments)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import Any, NamedTuple
 
 from rexec_server.core.durable import sync_directory
 from rexec_server.core.spool import EXIT, EXIT_DRAFT, EXIT_RECORD_BYTES, ExitRecord, Reason, StartError
+
+_log = logging.getLogger("rexec.runner")
 
 
 class Ending(NamedTuple):
@@ -82,3 +85,10 @@ class ExitDraft:
         except ValueError:
             return {}  # torn by a power cut; nothing of that boot still runs
         return note if isinstance(note, dict) else {}
+
+
+def finish_unseen(execution: str, draft: ExitDraft, record: ExitRecord) -> None:
+    """Records an end that nobody has seen, and says so: people may want to know why."""
+    what = "LOST" if record.lost else "was never started"
+    _log.warning("an execution %s", what, extra={"execution": execution, "why": record.lost})
+    draft.finish(record)

@@ -6,6 +6,7 @@ It may be killed and restarted at any time: live shims go on, and the next runne
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -31,6 +32,8 @@ from rexec_server.runner.takeover import (
     readable_start,
 )
 from rexec_server.runner.wire import HEADER, Connection, Message, listen, peer_uid
+
+_log = logging.getLogger("rexec.runner")
 
 REAP_RETRY_SECONDS = 0.1
 # In the spool, the name of what is none of the executions begins with this.
@@ -72,6 +75,7 @@ class Runner:
             self._find(name)
         self._older = set(self._executions) if self._after_boot else set()
         self._note_boot()
+        _log.info("ready", extra={"pid": os.getpid(), "executions": len(self._executions)})
         if self._idle_exit is not None:
             self._loop.call_later(self._idle_exit, self._exit_if_idle)
         self._loop.run()
@@ -151,6 +155,7 @@ class Runner:
 
     def _not_forked(self, name: str, execution: Execution, error: OSError) -> Message:
         start_error = [errno_name(error), f"could not fork: {error.strerror}"]
+        _log.error("cannot fork a shim", extra={"execution": name, "error": start_error[0]})
         abandon(execution.directory, not_started(start_error[1], start_error[0]))
         execution.pipes.close()
         os.close(execution.directory)
@@ -233,6 +238,8 @@ class Runner:
             return
         for name in dead:
             execution = self._executions[name]
+            if not is_ended(execution.directory):
+                _log.warning("a shim died; taking over", extra={"execution": name})
             self._takeover.take(Remains(name, execution.directory, execution.pipes))
 
     def _leader_left_by(self, name: str) -> int | None:

@@ -26,7 +26,7 @@ from rexec_server.core.spool import (
 from rexec_server.runner import linux
 from rexec_server.runner.cgroup import Cgroup
 from rexec_server.runner.control import Control
-from rexec_server.runner.ending import ExitDraft
+from rexec_server.runner.ending import ExitDraft, finish_unseen
 from rexec_server.runner.family import Family
 from rexec_server.runner.leader import Leader
 from rexec_server.runner.lock import ring, take_lock
@@ -136,9 +136,9 @@ class Takeover:
                 return self._continue(remains, lock, draft, start)
             # The start record is not synced: before a power cut there may have been one.
             never = None if start or remains.older_boot else not_started("its shim died before it was started")
-            draft.finish(never or self._unknowable(remains, draft, RESTARTED))
+            finish_unseen(remains.execution, draft, never or self._unknowable(remains, draft, RESTARTED))
         except ValueError:
-            draft.finish(self._unknowable(remains, draft, "its start record is damaged"))
+            finish_unseen(remains.execution, draft, self._unknowable(remains, draft, "its start record is damaged"))
         self._clear(remains, lock)
 
     def _restarted(self, remains: Remains) -> bool:
@@ -185,7 +185,7 @@ class Takeover:
         if tree.members() and time.monotonic() < until:
             self._loop.call_later(RETRY_SECONDS, lambda: self._bury(remains, lock, draft, tree, why, until))
             return
-        draft.finish(self._unknowable(remains, draft, why))
+        finish_unseen(remains.execution, draft, self._unknowable(remains, draft, why))
         self._clear(remains, lock)
 
     def _feed(self, directory: int, pipes: Pipes) -> StdinFeed | None:

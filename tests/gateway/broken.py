@@ -1,25 +1,26 @@
 """A gateway that makes mistakes when it is asked to, and says in each everything it knows.
 
-`python -m tests.gateway.broken`: /broken/<anything> is a mistake of the application, /torn/<anything> one of the web
-server's, beyond any application.
+`python -m tests.gateway.broken text|json`: /broken/<anything> is a mistake of the application, /torn/<anything>
+one of the web server's, beyond any application.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterable
 from typing import Any
 
 from flask import request
 
-from rexec_server.gateway import log
+from rexec_server import logs
 from rexec_server.gateway.app import create
 from rexec_server.gateway.listener import LOOPBACK_NAMES, listen, url
 from rexec_server.gateway.web import WebServer, serve
 
 
 def main() -> None:
-    log.configure()
+    logs.configure("rexec-gateway", sys.argv[1])
     gateway = create("127.0.0.1:1", LOOPBACK_NAMES, any_address=False, max_streams=1)
 
     @gateway.app.get("/broken/<path:_>")

@@ -24,10 +24,11 @@ MARK = f"token:{hashlib.sha256(TOKEN.encode()).hexdigest()[:8]}"
 class Broken:
     """The gateway that makes mistakes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, style: str) -> None:
+        self.style = style
         self._log = directory / "broken.log"
         with self._log.open("w") as log:
-            command = [sys.executable, "-m", "tests.gateway.broken"]
+            command = [sys.executable, "-m", "tests.gateway.broken", style]
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().split()[-1]
@@ -51,9 +52,10 @@ class Broken:
         self._process.stdout.close()
 
 
-@pytest.fixture
-def broken(tmp_path: Path) -> Iterator[Broken]:
-    gateway = Broken(tmp_path)
+@pytest.fixture(params=["text", "json"])
+def broken(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Broken]:
+    """Once with a log for people, once with one for programs."""
+    gateway = Broken(tmp_path, request.param)
     yield gateway
     gateway.close()
 

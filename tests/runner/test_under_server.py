@@ -41,7 +41,7 @@ def ended(server: Server, exec_id: str) -> pb.Execution:
 @pytest.mark.timeout(180)
 def test_row_01_no_command_is_lost_under_rpc_load(start_server: Callable[..., Server]) -> None:
     """Failure 1: hundreds of spawns beside busy RPCs: each exit code is 0, and nobody writes to stderr."""
-    server = start_server("--max-running", "200")
+    server = start_server("--max-running", "200", "--log-level", "warning")
     stop = threading.Event()
     busy = execute(server, "seq 1 100000")
 
