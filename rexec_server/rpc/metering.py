@@ -44,14 +44,24 @@ class MeterInterceptor(ServerInterceptor):
         """meter_of: makes the counters of a method from its type (such as `server_stream`), service and name."""
         self._meter_of = meter_of
         self._meters: dict[str, MethodMeter] = {}
+        self._handlers: dict[str, Any] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        handler = await continuation(handler_call_details)
-        meter = self._meter(handler_call_details.method, handler)
+        method = handler_call_details.method
+        handler = self._handlers.get(method)
+        if handler is None:
+            handler = self._counted(method, await continuation(handler_call_details))
+            if method in RIGHTS:  # of the others there may be any number
+                self._handlers[method] = handler
+        return handler
+
+    def _counted(self, name: str, handler: Any) -> Any:
+        """What serves a method, counted. One for all calls: each follower holds it."""
+        meter = self._meter(name, handler)
         codec = handler.request_deserializer, handler.response_serializer
         if not handler.response_streaming:  # of our services none takes a stream and answers once
             return grpc.unary_unary_rpc_method_handler(_unary(meter, handler.unary_unary), *codec)
@@ -129,6 +139,7 @@ def _streaming(
                 async for message in messages:
                     meter.sent()
                     yield message
+                    del message
 
     return call
 
@@ -147,6 +158,7 @@ def _bidirectional(
                 async for message in messages:
                     meter.sent()
                     yield message
+                    del message
 
     return call
 
