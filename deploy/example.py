@@ -61,6 +61,7 @@ class Example:
         self._directory("state", 0o700, owner=True)
         self._directory("audit", 0o750, owner=True)
         self._directory("logs", 0o755)
+        self._directory("supervisor", 0o700)
         self._write("ca.pem", self.authority.certificate, 0o644)
         self._write("logs/app.log", b"the first line\nthe second line\nthe last line\n", 0o644)
         self._pair("server/server", self.authority.for_server(*hosts), group=True)
@@ -98,6 +99,10 @@ class Example:
             "GATEWAY": gateway,
             "URL": f"https://{host}:{self.ports[2]}",
             "SERVER": self.server.name if self.server else "",
+            "USER": self.server.name if self.server else pwd.getpwuid(os.geteuid()).pw_name,
+            "LISTEN": f"{self.address}:{self.ports[2]}",
+            "HOSTS": " ".join(hosts),
+            "SUPERVISORD": str(TEMPLATES.parent / "supervisord.conf"),
             "GROUP": str(self.server.gid) if self.server else "",
             "COMMAND": self.command,
         }
