@@ -10,7 +10,7 @@ import uuid
 from contextlib import AsyncExitStack
 
 from rexec_client.version import __version__
-from rexec_server import logs
+from rexec_server import logs, notify
 from rexec_server.addresses import listen_all
 from rexec_server.config import Config
 from rexec_server.core.command import Defaults
@@ -27,7 +27,7 @@ from rexec_server.rpc.auth import CallInterceptor
 from rexec_server.rpc.follow import Drain
 from rexec_server.rpc.server import RpcServer
 from rexec_server.rpc.servicer import ExecutionServicer, ServerFacts
-from rexec_server.security import build
+from rexec_server.security import Security, build
 from rexec_server.state_dir import StartRefused
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         stack.callback(security.close)
         if not config.dev:  # there a terminal that is closed ends the server
             # Files are read in a thread: nobody's call waits for that.
-            loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, security.reload))
+            loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, _reload, security))
 
         monitoring = Monitoring(config)
         stack.push_async_callback(monitoring.close)
@@ -101,13 +101,22 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
             stack.push_async_callback(front.stop)
         _greet(config, addresses, front.url if front else None)
 
+        notify.ready(f"listens on {', '.join(addresses)}")
         await stop.wait()
         monitoring.drain()
+        notify.stopping()
         _log.info("stopping; %d executions %s", len(executions.live), "end" if config.end_on_stop else "go on")
         if config.end_on_stop:
             server.refuse()
             await _end_all(executions)
         await server.drain(config.stop_grace)
+
+
+def _reload(security: Security) -> None:
+    """What could not be read is in the log and in the audit; the server serves in any case."""
+    notify.reloading()
+    security.reload()
+    notify.ready()
 
 
 def _defaults(config: Config) -> Defaults:

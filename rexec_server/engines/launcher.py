@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from rexec_server import notify
 from rexec_server.core.spool import RUNNER_SOCKET
 
 # One that cannot start is not tried more often than this.
@@ -41,11 +42,13 @@ class RunnerLauncher:
         self._not_before = time.monotonic() + PAUSE_SECONDS
         log = os.open(f"{self._state_dir}/runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         arguments = [sys.executable, "-P", "-m", "rexec_server.runner", "--state-dir", self._state_dir]
+        # The manager that started us is told of us alone.
+        environment = {name: value for name, value in os.environ.items() if name != notify.VARIABLE}
         try:
             self._pid = os.posix_spawn(
                 sys.executable,
                 [*arguments, *self._flags],
-                os.environ,
+                environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, log, 1),

@@ -17,7 +17,7 @@ from rexec_client.channel import is_local
 from rexec_client.errors import CredentialsError
 from rexec_client.tls import Tls
 from rexec_client.version import __version__
-from rexec_server import logs
+from rexec_server import logs, notify
 from rexec_server.gateway.listener import is_loopback, url
 from rexec_server.gateway.listener import listen as bind
 
@@ -151,9 +151,13 @@ def _run(listener: socket.socket, options: Options) -> None:
         _refuse(f"cannot use the certificate: {error}")
     thread = serve(server)
     if announce:
-        print(f"rexec-gateway {__version__} listens on {url(listener, tls=bool(cert))}", flush=True)
+        where = url(listener, tls=bool(cert))
+        print(f"rexec-gateway {__version__} listens on {where}", flush=True)
+        notify.ready(f"listens on {where}")
 
     stop.wait()
+    if announce:
+        notify.stopping()
     # Streams first: each ends at once, unfinished, and its follower resumes elsewhere.
     gateway.streams.close()
     server.stop()

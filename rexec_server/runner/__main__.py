@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from rexec_server import logs
+from rexec_server import logs, notify
 from rexec_server.core import pid_file
 from rexec_server.core.about import Newer
 from rexec_server.core.boot import boot_id
@@ -39,12 +39,18 @@ def main() -> None:
         trusted_uids=frozenset({os.getuid(), *options.server_uid, *([server.uid] if server else [])}),
         heritage=heritage,
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
     gc.collect()
     gc.freeze()  # what is there now is never collected, so a collection in a shim does not copy these pages
     with contextlib.suppress(KeyboardInterrupt):
         Runner(state_dir, site, options.idle_exit).run()
+
+
+def _end(*_: object) -> NoReturn:
+    """Nothing is waited for: shims go on, and the next runner finds them."""
+    notify.stopping()
+    sys.exit(0)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

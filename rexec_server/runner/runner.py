@@ -13,6 +13,7 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 
+from rexec_server import notify
 from rexec_server.core.about import About
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import FIFO_IN, RUNNER_SOCKET, SPOOL, STDIN_STATE, StdinState, read_file
@@ -76,6 +77,7 @@ class Runner:
         self._older = set(self._executions) if self._after_boot else set()
         self._note_boot()
         _log.info("ready", extra={"pid": os.getpid(), "executions": len(self._executions)})
+        notify.ready()
         if self._idle_exit is not None:
             self._loop.call_later(self._idle_exit, self._exit_if_idle)
         self._loop.run()

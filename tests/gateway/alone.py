@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -14,11 +15,13 @@ _LISTENS = re.compile(r"listens on (\S+)$")
 class Alone:
     """A gateway to any target, on a free port."""
 
-    def __init__(self, directory: Path, target: str, *flags: str) -> None:
+    def __init__(self, directory: Path, target: str, *flags: str, environment: dict[str, str] | None = None) -> None:
         command = [sys.executable, "-m", "rexec_server.gateway", "--target", target, "--listen", "127.0.0.1:0", *flags]
         self._log = directory / "gateway.log"
         with self._log.open("a") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **(environment or {})}
+            )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         match = _LISTENS.search(line)
