@@ -55,6 +55,8 @@ def find_delegation() -> Delegation | None:
 
 def _pass_down(parent: str, own: str, base: str) -> tuple[str, ...]:
     """Gives the wanted controllers of `parent` to the executions' cgroups; returns those that they have now."""
+    if own == parent and _is_started_here_again():
+        return ()
     there = [name for name in WANTED if name in _read_words(f"{parent}/cgroup.controllers")]
     if not there:
         return ()
@@ -69,6 +71,14 @@ def _pass_down(parent: str, own: str, base: str) -> tuple[str, ...]:
     except OSError:  # others than us are in it, say: what is declared and needs one will not start
         return ()
     return tuple(there)
+
+
+def _is_started_here_again() -> bool:
+    """Whether systemd started us in a cgroup in which it could not start our successor once it passes controllers down.
+
+    It starts a service in the service's own cgroup, or, since systemd 254, in that of DelegateSubgroup=, our LEAF.
+    """
+    return os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
 
 
 def _is_delegated(path: str) -> bool:

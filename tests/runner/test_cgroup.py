@@ -63,6 +63,16 @@ def test_the_root_needs_no_leaf(tmp_path: Path) -> None:
     assert (tree.path / "rexec-runner" / "cgroup.procs").read_text() == ""
 
 
+def test_a_service_of_an_old_systemd_can_be_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without DelegateSubgroup= it is started in the cgroup itself, which must then keep its controllers to itself."""
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+    tree = Tree(tmp_path)
+    assert Delegation.take(str(tree.path)) == (f"{tree.path}/rexec", ())
+    assert (tree.path / "cgroup.subtree_control").read_text() == ""
+    subgroup = tree.path / "rexec-runner"
+    assert Delegation.take(str(subgroup)) == (f"{tree.path}/rexec", ("memory", "pids", "cpu"))
+
+
 def test_controllers_that_cannot_be_passed_down_are_none(tmp_path: Path) -> None:
     """Lists and kills work without any; limits that are declared then fail, and do not hold by half."""
     tree = Tree(tmp_path / "unit")

@@ -10,25 +10,15 @@ from pathlib import Path
 
 import psutil
 
-from rexec_client import Client
 from tests.production.deployed import BIN, ROOT, Deployed
 from tests.runner import users
+from tests.service.alice import RULE, SECONDS
 from tests.service.programs import installed
 from tests.waiting import eventually
 
 PROGRAMS = ("rexec-runner", "rexec-server", "rexec-gateway")
 CONFIG = ROOT / "deploy" / "supervisord.conf"
-SECONDS = 60
 _RUNNING = re.compile(r"^(\S+) +RUNNING +pid (\d+)", re.MULTILINE)
-# What the tests run: it lives until it is told to end, and says what it was told.
-CAT = """
-[[rule]]
-name = "cat"
-arguments = ["/bin/cat"]
-callers = ["alice"]
-stdin = "open"
-loader_ok = "callers give it no argument"
-"""
 
 
 class Supervised:
@@ -39,7 +29,7 @@ class Supervised:
         self._environment = users.environment() if root else dict(os.environ)
         self.example = Deployed()
         self._run_as = f'run_as = "{users.COMMAND.pw_name}"\n' if root else ""
-        self.allow(CAT)
+        self.allow(RULE)
         # As root the server is another user, who may not run the interpreter of the tests.
         bin_ = installed(self.example.directory.parent / "bin", users.PYTHON) if root else BIN
         exports, _, command = self.example.block("Start it under Supervisor").strip().rpartition("\n")
@@ -92,14 +82,6 @@ class Supervised:
         """Adds a rule to the policy, for the server to be told of."""
         with open(self.example.path("server/policy.toml"), "a") as policy:
             policy.write(rule + self._run_as)
-
-    def client(self) -> Client:
-        """alice."""
-        return Client(
-            f"127.0.0.1:{self.example.ports[0]}",
-            key_file=self.example.path("callers/alice/alice.jwk"),
-            ca=self.example.path("ca.pem"),
-        )
 
     def close(self) -> None:
         """Ends supervisord, all that it started, and what these started."""

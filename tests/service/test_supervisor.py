@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from rexec_client import Client, ExecutionHandle, PermissionDeniedError
+from rexec_client import Client, PermissionDeniedError
 from tests.gateway.http import ask
-from tests.service.supervised import PROGRAMS, SECONDS, Supervised, runs
+from tests.service.alice import SECONDS, begin, connect, is_whole, token
+from tests.service.supervised import PROGRAMS, Supervised, runs
 from tests.waiting import eventually
 
 
@@ -28,58 +29,44 @@ def supervised() -> Iterator[Supervised]:
 @pytest.fixture
 def alice(supervised: Supervised) -> Iterator[Client]:
     supervised.await_running()
-    with supervised.client() as client:
+    with connect(supervised.example) as client:
         yield client
-
-
-def is_whole(execution: ExecutionHandle, text: bytes) -> None:
-    """It still runs: it takes input, says all that it was told, and its end is what it was."""
-    execution.write(b"and after\n")
-    execution.close_stdin()
-    with execution.output() as output:
-        said = b"".join(chunk.data for chunk in output)
-    assert said == text + b"and after\n"
-    assert execution.wait(SECONDS).exit_code == 0
 
 
 def test_all_three_run_and_answer(supervised: Supervised, alice: Client) -> None:
     """As the example's README starts them: a command runs, and the gateway answers to who shows a token alone."""
     assert alice.run(["echo", "hello"]).stdout == b"hello\n"
     example = supervised.example
-    token = example.run(f"cd {example.directory}; rexec --key-file callers/alice/alice.jwk token").stdout.strip()
-    known = ask(example.gateway, "GET", f"/api/poll/{token}", ca=example.path("ca.pem"))
+    known = ask(example.gateway, "GET", f"/api/poll/{token(example)}", ca=example.path("ca.pem"))
     assert (known.status, known.json["status"]) == (200, "finished")
     assert ask(example.gateway, "GET", "/api/poll/nobody", ca=example.path("ca.pem")).status == 401
 
 
 def test_what_is_killed_is_started_again(supervised: Supervised, alice: Client) -> None:
     """kill -9 of each of the three: others are there soon, and a running command has not lost a byte."""
-    execution = alice.start(["cat"], stdin=True)
-    execution.write(b"before\n")
+    execution = begin(alice)
     killed = supervised.await_running()
     for program in PROGRAMS:
         os.kill(killed[program], signal.SIGKILL)
     eventually(lambda: not set(killed.values()) & set(supervised.await_running().values()), SECONDS)
-    is_whole(execution, b"before\n")
+    is_whole(execution)
 
 
 def test_supervisord_itself_may_be_restarted(supervised: Supervised, alice: Client) -> None:
     """`supervisorctl reload` stops all and starts all: the three are others, the command is the same."""
-    execution = alice.start(["cat"], stdin=True)
-    execution.write(b"before\n")
+    execution = begin(alice)
     before = [psutil.Process(pid) for pid in supervised.await_running().values()]
     supervised.control("reload")
     psutil.wait_procs(before, timeout=SECONDS)
     assert not any(map(runs, before))
     assert runs(psutil.Process(execution.execution.pid))
     supervised.await_running()
-    is_whole(execution, b"before\n")
+    is_whole(execution)
 
 
 def test_a_killed_supervisord_is_followed_by_another(supervised: Supervised, alice: Client) -> None:
     """kill -9 of supervisord leaves the three; the next one's cannot start beside them, and do when these are ended."""
-    execution = alice.start(["cat"], stdin=True)
-    execution.write(b"before\n")
+    execution = begin(alice)
     orphans = supervised.await_running()
     os.kill(supervised.pid, signal.SIGKILL)
     assert alice.run(["echo", "still here"]).stdout == b"still here\n"
@@ -87,7 +74,7 @@ def test_a_killed_supervisord_is_followed_by_another(supervised: Supervised, ali
         os.kill(pid, signal.SIGTERM)
     supervised.start()
     assert not set(orphans.values()) & set(supervised.running().values())
-    is_whole(execution, b"before\n")
+    is_whole(execution)
 
 
 def test_the_policy_is_read_again_on_hup(supervised: Supervised, alice: Client) -> None:
