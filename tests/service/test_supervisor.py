@@ -16,6 +16,10 @@ from tests.service.supervised import PROGRAMS, Supervised, runs
 from tests.waiting import eventually
 
 
+# A machine is made first, which takes long where others work too.
+pytestmark = pytest.mark.timeout(400)
+
+
 @pytest.fixture(scope="module")
 def supervised() -> Iterator[Supervised]:
     """One supervisord for all of these tests; each leaves all three programs running."""
