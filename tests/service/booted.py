@@ -23,16 +23,18 @@ UNITS = ROOT / "deploy" / "systemd"
 SERVICES = ("rexec-runner", "rexec-server", "rexec-gateway")
 # What each unit of a real machine depends on, and what has nothing to do here.
 _STUBS = ("sysinit", "basic", "shutdown", "network-online", "local-fs", "multi-user", "tests")
-# As docs/operations.md has it; then systemd, which wants its mounts shared, and no cgroups but version 2.
-_BOOT = """
+# What docs/operations.md has an administrator type, but for what systemd is told: here it comes afterwards.
+_PAGE = (ROOT / "docs" / "operations.md").read_text()
+_TYPED = _PAGE.partition("\n## systemd\n")[2].partition("```sh\n")[2].partition("```")[0].splitlines()
+_INSTALL = [line for line in _TYPED if "systemctl" not in line and "/etc/systemd/system" not in line]
+# It wants its mounts shared, and no cgroups but version 2.
+_BOOT = f"""
 umount -R /sys/fs/cgroup 2>/dev/null || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /etc/sysusers.d /etc/tmpfiles.d
-cp "$SOURCE/deploy/systemd/rexec.sysusers" /etc/sysusers.d/rexec.conf
-cp "$SOURCE/deploy/systemd/rexec.tmpfiles" /etc/tmpfiles.d/rexec.conf
-systemd-sysusers rexec.conf
-systemd-tmpfiles --create rexec.conf
-chgrp rexec /etc/rexec/*
+cd "$SOURCE"
+{chr(10).join(_INSTALL)}
+cd /
 mount --make-rshared /
 export container=tests SYSTEMD_UNIT_PATH="$PLACE/units"
 exec "$SYSTEMD" --system --unit=tests.target --log-level=warning --log-target=console --show-status=0

@@ -15,8 +15,7 @@ from tests.service.alice import SECONDS, begin, connect, is_whole, token
 from tests.service.supervised import PROGRAMS, Supervised, runs
 from tests.waiting import eventually
 
-
-# A machine is made first, which takes long where others work too.
+# Each start takes long where others work too.
 pytestmark = pytest.mark.timeout(400)
 
 
