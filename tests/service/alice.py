@@ -5,7 +5,7 @@ from __future__ import annotations
 from rexec_client import Client, ExecutionHandle
 from tests.production.deployed import Deployed
 
-SECONDS = 60
+SECONDS = 120
 # It lives until it is told to end, and says what it was told.
 RULE = """
 [[rule]]

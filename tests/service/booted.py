@@ -60,19 +60,14 @@ class Booted(Machine):
         """`systemctl` there."""
         return self.run("systemctl", "--no-pager", *arguments)
 
-    def show(self, service: str, *properties: str) -> list[str]:
-        """The values of a unit's properties."""
-        asked = [f"--property={name}" for name in properties]
-        told = dict(line.split("=", 1) for line in self.control("show", service, *asked).stdout.splitlines())
-        return [told[name] for name in properties]
-
     def await_active(self) -> dict[str, str]:
         """All three, and the pid of each, as it is there."""
 
         def all_of_them() -> dict[str, str]:
-            found = {service: self.show(service, "ActiveState", "SubState", "MainPID") for service in SERVICES}
-            assert all(state[:2] == ["active", "running"] for state in found.values()), f"{found}\n{self.log}"
-            return {service: state[2] for service, state in found.items()}
+            told = self.control("show", "--property=SubState,MainPID", *SERVICES).stdout
+            found = [dict(line.split("=", 1) for line in block.splitlines()) for block in told.split("\n\n")]
+            assert [one.get("SubState") for one in found] == ["running"] * len(SERVICES), f"{told}\n{self.log}"
+            return {service: one["MainPID"] for service, one in zip(SERVICES, found, strict=True)}
 
         return eventually(all_of_them, SECONDS)
 

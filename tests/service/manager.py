@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-SECONDS = 60
+SECONDS = 120
 
 
 class Manager:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
+from xmlrpc.client import ServerProxy
 
 import psutil
+from supervisor.xmlrpc import SupervisorTransport
 
 from tests.production.deployed import BIN, ROOT, Deployed
 from tests.runner import users
@@ -18,7 +21,6 @@ from tests.waiting import eventually
 
 PROGRAMS = ("rexec-runner", "rexec-server", "rexec-gateway")
 CONFIG = ROOT / "deploy" / "supervisord.conf"
-_RUNNING = re.compile(r"^(\S+) +RUNNING +pid (\d+)", re.MULTILINE)
 
 
 class Supervised:
@@ -61,14 +63,18 @@ class Supervised:
 
     def running(self) -> dict[str, int]:
         """The pids of the programs that are."""
-        return {name: int(pid) for name, pid in _RUNNING.findall(self.control("status"))}
+        transport = SupervisorTransport(None, None, f"unix://{self.example.path('supervisor/supervisor.sock')}")
+        with suppress(OSError, HTTPException), ServerProxy("http://supervisor", transport) as supervisor:
+            found: Any = supervisor.supervisor.getAllProcessInfo()
+            return {one["name"]: one["pid"] for one in found if one["statename"] == "RUNNING"}
+        return {}  # it is not there yet, or has just gone
 
     def await_running(self) -> dict[str, int]:
         """All of them, and the pids under which they are."""
 
         def all_of_them() -> dict[str, int]:
             running = self.running()
-            assert set(running) == set(PROGRAMS), self.control("status") + self.log("supervisord")
+            assert set(running) == set(PROGRAMS), f"{running}\n{self.log('supervisord')}"
             return running
 
         return eventually(all_of_them, SECONDS)

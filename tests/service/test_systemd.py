@@ -99,7 +99,8 @@ def test_who_may_what(booted: Booted, alice: Client) -> None:
         status = Path(f"/proc/{ours[name].pid}/status").read_text()
         assert re.search(r"^CapBnd:\s0+$", status, re.MULTILINE), status
         assert re.search(r"^NoNewPrivs:\s1$", status, re.MULTILINE), status
-    assert booted.show("rexec-server", "StatusText") == [f"listens on 127.0.0.1:{booted.example.ports[0]}"]
+    said = booted.control("show", "--property=StatusText", "--value", "rexec-server").stdout
+    assert said.strip() == f"listens on 127.0.0.1:{booted.example.ports[0]}"
     assert "cgroup" in alice.info().features
     is_whole(execution)
 
