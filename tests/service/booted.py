@@ -54,7 +54,13 @@ class Booted(Machine):
         )
         self.configure("policy.toml", f'run_as = "{users.COMMAND.pw_name}"\n', append=True)
         self._add_units()
-        self._boot()
+
+    def start(self) -> None:
+        """Boots it, in a cgroup of its own, which is the root of those that it sees."""
+        self._cgroup.mkdir()
+        enter = ("sh", "-c", 'echo $$ >"$1"; shift; exec "$@"', "sh", f"{self._cgroup}/cgroup.procs")
+        self.boot(prefix=enter, SYSTEMD=SYSTEMD)
+        eventually(lambda: self._has_booted() or self.fail(), SECONDS)
 
     def control(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`systemctl` there."""
@@ -96,13 +102,6 @@ class Booted(Machine):
             f"[Service]\nEnvironment=PYTHONPATH={PYTHON_PATH} PYTHONDONTWRITEBYTECODE=1\n"
             f"StandardOutput=append:{self.place}/log\nStandardError=inherit\n"
         )
-
-    def _boot(self) -> None:
-        """In a cgroup of its own, which is the root of those that it sees."""
-        self._cgroup.mkdir()
-        enter = ("sh", "-c", 'echo $$ >"$1"; shift; exec "$@"', "sh", f"{self._cgroup}/cgroup.procs")
-        self.boot(prefix=enter, SYSTEMD=SYSTEMD)
-        eventually(lambda: self._has_booted() or self.fail(), SECONDS)
 
     def _has_booted(self) -> bool:
         return self.control("is-system-running").stdout.strip() in ("running", "degraded")

@@ -48,6 +48,7 @@ class Machine:
         self.settings = self.place / "etc/rexec"
         self._script = _PREPARE + boot
         self._namespaces = namespaces
+        self.unshare: subprocess.Popen[bytes] | None = None
         self._fill()
 
     @property
@@ -71,10 +72,16 @@ class Machine:
                 [*line, "sh", "-c", self._script, "sh", *arguments],
                 env=known, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
             )  # fmt: skip
-        self.main = eventually(lambda: psutil.Process(self.unshare.pid).children() or self.fail(), SECONDS)[0]
+        parent = psutil.Process(self.unshare.pid)
+        self.main = eventually(lambda: parent.children() or self.fail(), SECONDS)[0]
+
+    def wait(self) -> int:
+        """Until it is over; returns the exit code of its process 1."""
+        assert self.unshare is not None
+        return self.unshare.wait(SECONDS)
 
     def fail(self) -> None:
-        if self.unshare.poll() is not None:
+        if self.unshare is None or self.unshare.poll() is not None:
             raise RuntimeError(f"it did not start, or ended: {self.log}")
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -86,9 +93,18 @@ class Machine:
         """All that are there but process 1."""
         return self.main.children(recursive=True)
 
+    def names(self) -> list[str]:
+        """Of these."""
+        found = []
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                found.append(process.name())
+        return found
+
     def close(self) -> None:
-        with suppress(AttributeError, psutil.NoSuchProcess):  # it may never have started
-            self.main.kill()
+        if self.unshare is not None and self.unshare.poll() is None:
+            for process in psutil.Process(self.unshare.pid).children() or [self.unshare]:
+                process.kill()
             self.unshare.wait(SECONDS)
         self.example.close()
 

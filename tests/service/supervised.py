@@ -8,7 +8,7 @@ from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from xmlrpc.client import ServerProxy
+from xmlrpc.client import Error, ServerProxy
 
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
@@ -37,7 +37,6 @@ class Supervised:
         exports, _, command = self.example.block("Start it under Supervisor").strip().rpartition("\n")
         self._exports = exports.replace(f"REXEC_BIN={BIN}", f"REXEC_BIN={bin_}")
         self._start = command
-        self.start()
 
     # --- Supervisor ---
 
@@ -64,7 +63,7 @@ class Supervised:
     def running(self) -> dict[str, int]:
         """The pids of the programs that are."""
         transport = SupervisorTransport(None, None, f"unix://{self.example.path('supervisor/supervisor.sock')}")
-        with suppress(OSError, HTTPException), ServerProxy("http://supervisor", transport) as supervisor:
+        with suppress(OSError, HTTPException, Error), ServerProxy("http://supervisor", transport) as supervisor:
             found: Any = supervisor.supervisor.getAllProcessInfo()
             return {one["name"]: one["pid"] for one in found if one["statename"] == "RUNNING"}
         return {}  # it is not there yet, or has just gone
@@ -94,8 +93,11 @@ class Supervised:
         ours = self._ours()
         with suppress(FileNotFoundError, psutil.NoSuchProcess):
             supervisord = psutil.Process(self.pid)
-            self.control("shutdown")
-            eventually(lambda: not runs(supervisord), SECONDS)
+            try:
+                self.control("shutdown")
+                eventually(lambda: not runs(supervisord), SECONDS)
+            finally:
+                supervisord.kill()
         for process in ours + self._ours():
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -110,7 +110,7 @@ def test_it_is_nobodys_root() -> None:
 def test_process_1_reaps_orphans(container: Container, alice: Client) -> None:
     """A shim whose runner was killed is process 1's child, and its end leaves no zombie; nothing is root's."""
     execution = begin(alice)
-    shim = psutil.Process(eventually(lambda: _shim(container))).pid
+    shim = psutil.Process(eventually(lambda: _pid(container, "cat"), SECONDS)).ppid()
     assert {process.uids().effective for process in (container.main, *container.processes())} == {10001}
     container.find("rexec_server.runner").kill()
     eventually(lambda: psutil.Process(shim).ppid() == container.main.pid, SECONDS)
@@ -119,8 +119,8 @@ def test_process_1_reaps_orphans(container: Container, alice: Client) -> None:
     eventually(lambda: not any(_is_zombie(process) for process in container.processes()), SECONDS)
 
 
-def _shim(container: Container) -> int:
-    return next((process.ppid() for process in container.processes() if process.name() == "cat"), 0)
+def _pid(container: Container, name: str) -> int:
+    return next((one.pid for one in container.processes() if one.is_running() and one.name() == name), 0)
 
 
 def _is_zombie(process: psutil.Process) -> bool:
@@ -135,11 +135,11 @@ def test_sigterm_ends_all_and_says_so(container: Container, alice: Client) -> No
     execution = begin(alice)
     everything = container.processes()
     container.main.send_signal(signal.SIGTERM)
-    assert container.unshare.wait(SECONDS) == 0
+    assert container.wait() == 0
     assert not any(process.is_running() for process in everything)
     container.start()
     ended = execution.wait(SECONDS)
     assert ended.reason == Reason.REASON_SERVER_SHUTDOWN
     # And without its server a container is over too: not with 0, which a restart policy sees.
     container.find("rexec_server").kill()
-    assert container.unshare.wait(SECONDS) != 0
+    assert container.wait() != 0

@@ -24,6 +24,7 @@ def supervised() -> Iterator[Supervised]:
     """One supervisord for all of these tests; each leaves all three programs running."""
     supervised = Supervised()
     try:
+        supervised.start()
         yield supervised
     finally:
         supervised.close()
