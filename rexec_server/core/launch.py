@@ -1,12 +1,15 @@
 """What the runner needs to know to start one command: an order that is complete and final.
 
-Everything that could be a default was decided before; a launch travels as JSON from server to runner.
+Everything that could be a default was decided before; a launch travels as JSON from server to runner, which may be of
+different versions. So only what differs from its default here is sent, and no default may ever change its meaning: a
+newer server can have anything started by an older runner but what that one does not know, and that is refused.
 """
 
 from __future__ import annotations
 
 import base64
 import enum
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
@@ -62,6 +65,10 @@ class Confinement(NamedTuple):
     cpus: float = 0.0  # of its cgroup, such as 0.5
 
 
+class UnknownFields(ValueError):
+    """A launch says something that this version does not know; so it must not be started."""
+
+
 class Launch(NamedTuple):
     """One command, ready to start. Durations are in seconds."""
 
@@ -83,24 +90,47 @@ class Launch(NamedTuple):
     confinement: Confinement = Confinement()
 
     def to_json(self) -> dict[str, Any]:
-        return self._asdict() | {"initial_stdin": base64.b64encode(self.initial_stdin).decode()}
+        written = {
+            "initial_stdin": base64.b64encode(self.initial_stdin).decode(),
+            "limits": _said(self.limits),
+            "confinement": _said(self.confinement),
+        }
+        said = _said(self)
+        return said | {name: value for name, value in written.items() if name in said}
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Launch:
-        return cls(
-            **fields
-            | {
-                "arguments": tuple(fields["arguments"]),
-                "overflow": Overflow(fields["overflow"]),
-                "stdin_mode": StdinMode(fields["stdin_mode"]),
-                "initial_stdin": base64.b64decode(fields["initial_stdin"]),
-                "stderr_mode": StderrMode(fields["stderr_mode"]),
-                "leftovers": Leftovers(fields["leftovers"]),
-                "limits": Limits(*fields["limits"]),
-                "confinement": _confinement(*fields["confinement"]),
-            }
-        )
+    def from_json(cls, said: dict[str, Any]) -> Launch:
+        """UnknownFields, or ValueError for a value that this version does not know."""
+        return cls(**{name: _READ.get(name, _as_it_is)(value) for name, value in _known(cls, said).items()})
 
 
-def _confinement(user: int | None, group: int | None, groups: list[int], *rest: Any) -> Confinement:
-    return Confinement(user, group, tuple(groups), *rest)
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+# How a field is read that JSON has no type for.
+_READ: dict[str, Callable[[Any], Any]] = {
+    "arguments": tuple,
+    "overflow": Overflow,
+    "stdin_mode": StdinMode,
+    "initial_stdin": base64.b64decode,
+    "stderr_mode": StderrMode,
+    "leftovers": Leftovers,
+    "limits": lambda said: Limits(**_known(Limits, said)),
+    "confinement": lambda said: Confinement(
+        **_known(Confinement, said) | ({"groups": tuple(said["groups"])} if "groups" in said else {})
+    ),
+}
+
+
+def _said(fields: Any) -> dict[str, Any]:
+    """Those fields of a NamedTuple that are not at their default."""
+    defaults = fields._field_defaults
+    return {name: value for name, value in fields._asdict().items() if name not in defaults or value != defaults[name]}
+
+
+def _known(kind: Any, said: dict[str, Any]) -> dict[str, Any]:
+    unknown = said.keys() - set(kind._fields)
+    if unknown:
+        raise UnknownFields(f"it does not know {', '.join(sorted(unknown))}")
+    return said

@@ -12,6 +12,9 @@ whoever holds `lock` writes in it. `docs/protocol.md` describes the layout for r
     control                 the socket on which the supervisor takes signals, input and cancellation
     <offset>.log            a segment of raw output, named by the log offset of its first byte
     <offset>.index          channel, offset and time of each piece of that segment
+
+Writer and reader may be of different versions: a reader leaves aside what it does not know, and what a later version
+adds has a default here.
 """
 
 from __future__ import annotations
@@ -106,8 +109,8 @@ class StartRecord(NamedTuple):
     def from_bytes(cls, data: bytes) -> StartRecord:
         """ValueError when it is damaged, as after a power cut."""
         try:
-            return cls(**json.loads(data))
-        except TypeError as error:
+            return cls(**_known(cls, json.loads(data)))
+        except (TypeError, AttributeError) as error:
             raise ValueError(f"not a start record: {error}") from error
 
 
@@ -137,14 +140,14 @@ class ExitRecord(NamedTuple):
             fields = json.loads(data.split(b"\n")[0])
             error, usage = fields["start_error"], fields["usage"]
             return cls(
-                **fields
+                **_known(cls, fields)
                 | {
                     "reason": Reason(fields["reason"]),
                     "start_error": StartError(*error) if error else None,
-                    "usage": Usage(*usage) if usage else None,
+                    "usage": Usage(*usage[: len(Usage._fields)]) if usage else None,
                 }
             )
-        except (TypeError, KeyError) as wrong:
+        except (TypeError, KeyError, AttributeError) as wrong:
             raise ValueError(f"not an exit record: {wrong}") from wrong
 
 
@@ -188,6 +191,11 @@ class StdinState(NamedTuple):
     @classmethod
     def from_bytes(cls, data: bytes) -> StdinState:
         return cls(*STDIN_FORMAT.unpack_from(data)) if len(data) >= STDIN_FORMAT.size else cls()
+
+
+def _known(kind: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    """Without what a later version has added."""
+    return {name: value for name, value in fields.items() if name in kind._fields}
 
 
 def segment_name(offset: int) -> str:

@@ -61,7 +61,9 @@ class Terms(NamedTuple):
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Terms:
-        return cls(**fields | {"leftovers": Leftovers(fields["leftovers"]), "overflow": Overflow(fields["overflow"])})
+        # The shim may have been of a later version, and have had terms that we cannot keep.
+        known = {name: value for name, value in fields.items() if name in cls._fields}
+        return cls(**known | {"leftovers": Leftovers(fields["leftovers"]), "overflow": Overflow(fields["overflow"])})
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()
