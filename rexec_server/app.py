@@ -70,7 +70,7 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         waker.start()
         stack.callback(waker.stop)
 
-        engine = LocalEngine(config.state_dir, launcher)
+        engine = LocalEngine(config.state_dir, launcher, __version__)
         stack.push_async_callback(engine.close)
         await engine.ready()
         security.check_host(engine.features())

@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -25,16 +26,20 @@ _log = logging.getLogger(__name__)
 # How long a dead runner or shim may take to be replaced before a caller is told.
 PATIENCE_SECONDS = 10.0
 _RETRY_SECONDS = 0.02
+# A runner that is to become our version first looks whether that one starts.
+_UPGRADE_SECONDS = 60.0
 
 
 class LocalEngine:
     """The engine `local`.
 
     start_runner: starts a runner when none answers (the one-user mode), or None when something else does that.
+    version: ours, which a runner of ours shall have too.
     """
 
-    def __init__(self, state_dir: str, start_runner: Callable[[], None] | None) -> None:
+    def __init__(self, state_dir: str, start_runner: Callable[[], None] | None, version: str) -> None:
         self._state_dir = state_dir
+        self._version = version
         self._spool = f"{state_dir}/{SPOOL}"
         self._start_runner = start_runner
         self._boot_id = boot.boot_id()
@@ -129,6 +134,7 @@ class LocalEngine:
                     channel = await _Channel.connect(f"{directory}/{RUNNER_SOCKET}")
                 async with asyncio.timeout_at(deadline):  # it may be there, and stopped
                     self._info = await channel.ask({"op": "info"})
+                await self._make_same_version(channel)
                 return channel
             except (OSError, Unavailable) as error:  # TimeoutError is an OSError
                 if self._start_runner:
@@ -136,6 +142,22 @@ class LocalEngine:
                 if asyncio.get_running_loop().time() > deadline:
                     raise Unavailable(f"rexec-runner does not answer in {self._state_dir}: {error}") from error
             await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _make_same_version(self, channel: _Channel) -> None:
+        """A runner that an older server of this user started becomes ours; another's unit is its operator's."""
+        if self._info.get("version") == self._version:
+            return
+        why = "send it SIGHUP when its new version is installed"
+        if self._start_runner:
+            try:
+                async with asyncio.timeout(_UPGRADE_SECONDS):
+                    answer = await channel.ask({"op": "upgrade", "python": sys.executable})
+            except TimeoutError:
+                answer = {"error": "it does not answer"}
+            self._info, why = (self._info, answer["error"]) if "error" in answer else (answer, "it stayed so")
+        if self._info.get("version") != self._version:
+            theirs = self._info.get("version", "of unknown version")
+            _log.warning("rexec-runner is %s and this server %s: %s", theirs, self._version, why)
 
     async def _tell(self, name: str, request: Message) -> Message | None:
         """A request to an execution's supervisor; None when it has ended.

@@ -10,16 +10,21 @@ import signal
 import sys
 from typing import NoReturn
 
+from rexec_client.version import __version__
 from rexec_server import logs, notify
 from rexec_server.core import pid_file
-from rexec_server.core.about import Newer
+from rexec_server.core.about import About, Newer
 from rexec_server.core.boot import boot_id
+from rexec_server.core.spool import SPOOL
 from rexec_server.process import become_undumpable
 from rexec_server.runner import cgroup, linux
+from rexec_server.runner.estate import Standing
+from rexec_server.runner.handover import Handover
 from rexec_server.runner.heritage import Heritage
 from rexec_server.runner.runner import Runner
 from rexec_server.runner.server_user import ServerUser, open_state_dir
 from rexec_server.runner.shim import Site
+from rexec_server.runner.successor import CHECK, describe
 
 
 def main() -> None:
@@ -27,9 +32,17 @@ def main() -> None:
     logs.configure("rexec-runner", options.log_format, options.log_level)
     if not options.dev:
         become_undumpable()
-    heritage = Heritage.put_aside()
     server = _server_user(options.server_user)
-    state_dir = _open_state_dir(options.state_dir, server, dev=options.dev)
+    if options.check:
+        _check_spool(options.state_dir)
+        sys.stdout.write(describe(__version__))
+        return
+    left = Handover.take()
+    heritage = Heritage.put_aside(Heritage(*left.heritage) if left else None)
+    if server:
+        _share_group(server, options.server_user)
+    state_dir, lock = (left.state_dir, left.lock) if left else _open_state_dir(options.state_dir, server, options.dev)
+    standing = Standing(state_dir, lock, _current_directory(), __version__)
     os.chdir("/")
     linux.set_process_name("rexec-runner")
     linux.become_subreaper()
@@ -44,7 +57,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # what is there now is never collected, so a collection in a shim does not copy these pages
     with contextlib.suppress(KeyboardInterrupt):
-        Runner(state_dir, site, options.idle_exit).run()
+        Runner(standing, site, options.idle_exit, left).run()
 
 
 def _end(*_: object) -> NoReturn:
@@ -67,6 +80,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--log-format", choices=logs.STYLES, default="auto", help="auto: text at a terminal, else json")
     parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="the least that is logged")
     parser.add_argument("--dev", action="store_true", help="let debuggers of the same user look at runner and shims")
+    parser.add_argument("--version", action="version", version=f"rexec-runner {__version__}")
+    parser.add_argument(CHECK, action="store_true", help=argparse.SUPPRESS)  # whether an older one can become us
     return parser.parse_args(arguments)
 
 
@@ -78,28 +93,48 @@ def _server_user(name: str | None) -> ServerUser | None:
         server = ServerUser.find(name)
     except (KeyError, OverflowError):
         _refuse(f"--server-user {name}: there is no such user; give the name or number of one that is there")
-    if server.uid == os.geteuid():
-        return None
+    return None if server.uid == os.geteuid() else server
+
+
+def _check_spool(path: str) -> None:
+    """Whether we could go on with it; looked up, as it is another's."""
+    try:
+        spool = os.open(f"{path}/{SPOOL}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        About.read(spool)
+        os.close(spool)
+    except Newer as newer:
+        _refuse(f"cannot use {path}: {newer}")
+    except OSError as error:
+        _refuse(f"cannot use {path}: {error.strerror or error}")
+
+
+def _share_group(server: ServerUser, name: str) -> None:
     try:
         server.share_group()
     except PermissionError:
         _refuse(f"--server-user {name}: only a runner that is root can serve another user's server")
-    return server
 
 
-def _open_state_dir(path: str, server: ServerUser | None, *, dev: bool) -> int:
-    """Opens it, and takes it for the life of this process."""
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
+
+
+def _open_state_dir(path: str, server: ServerUser | None, dev: bool) -> tuple[int, int]:
+    """Opens it, and takes it for the life of this process: the directory, and the lock."""
     try:
         state_dir = open_state_dir(path, server, dev=dev)
         os.umask(0o027)
-        pid_file.hold("runner.pid", dir_fd=state_dir)
+        lock = pid_file.hold("runner.pid", dir_fd=state_dir)
     except pid_file.Held as other:
         _refuse(f"another runner (pid {other.pid}) serves {path}")
     except Newer as newer:
         _refuse(f"cannot use {path}: {newer}")
     except OSError as error:
         _refuse(f"cannot use {path}: {error.strerror or error}")
-    return state_dir
+    return state_dir, lock
 
 
 def _refuse(why: str) -> NoReturn:

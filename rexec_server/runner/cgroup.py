@@ -39,18 +39,27 @@ class Delegation(NamedTuple):
 
 
 def find_delegation() -> Delegation | None:
-    """What is delegated to us, or None.
+    """What is delegated to us, or None."""
+    path = delegated_path()
+    return Delegation.take(path) if path else None
+
+
+def delegated_path() -> str | None:
+    """The directory of our own cgroup if it is delegated to us.
 
     Ours is our own cgroup: when it was given to our user, when its manager marked it as delegated
     (`Delegate=yes` sets user.delegate or trusted.delegate), or when it is the root and we are too.
     """
-    mount, own = _mount_point(), _own_path()
-    if mount is None or own is None:
+    path = own_directory()
+    if path is None or not os.access(f"{path}/cgroup.procs", os.W_OK):
         return None
-    path = os.path.normpath(f"{mount}/{own}")
-    if not os.access(f"{path}/cgroup.procs", os.W_OK) or not (_is_delegated(path) or own == "/"):
-        return None
-    return Delegation.take(path)
+    return path if _is_delegated(path) or path == mount_point() else None
+
+
+def own_directory() -> str | None:
+    """The directory of our own cgroup; None without cgroup v2."""
+    mount, own = mount_point(), _own_path()
+    return os.path.normpath(f"{mount}/{own}") if mount and own else None
 
 
 def _pass_down(parent: str, own: str, base: str) -> tuple[str, ...]:
@@ -95,7 +104,7 @@ def _is_delegated(path: str) -> bool:
     return False
 
 
-def _mount_point() -> str | None:
+def mount_point() -> str | None:
     with open("/proc/self/mounts") as mounts:
         for line in mounts:
             fields = line.split()

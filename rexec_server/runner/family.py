@@ -15,14 +15,14 @@ _UNKNOWN = ""
 class Family:
     """Who is whose. All reaping of children is here, so a pid that is kept here cannot be another process."""
 
-    def __init__(self) -> None:
-        self.shims: dict[int, str] = {}
-        self.leaders: dict[int, str] = {}  # of dead shims; left unreaped until their end is recorded
-        self._orphans: dict[int, str] = {}
+    def __init__(self, shims: dict[int, str], leaders: dict[int, str], orphans: dict[int, str]) -> None:
+        self.shims = shims
+        self.leaders = leaders  # of dead shims; left unreaped until their end is recorded
+        self.orphans = orphans
 
     def orphans_of(self, execution: str) -> set[int]:
         """Processes that certainly belong to an execution, as only its death in the family can have left them."""
-        return {pid for pid, owner in self._orphans.items() if owner == execution}
+        return {pid for pid, owner in self.orphans.items() if owner == execution}
 
     def reap(self, leader_of: Callable[[str], int | None]) -> list[str]:
         """Reaps all that have ended but leaders, and returns the executions whose shims are dead.
@@ -37,10 +37,10 @@ class Family:
             if leader is not None:
                 self.leaders[leader] = name
         found -= self.leaders.keys()
-        newcomers = found - self._orphans.keys()
+        newcomers = found - self.orphans.keys()
         bereaved = {*dead, *self._dead_leaders(), *self._reap_orphans(found)}
         owner = bereaved.pop() if len(bereaved) == 1 else _UNKNOWN
-        self._orphans |= {pid: owner for pid in newcomers if not linux.reap(pid)}
+        self.orphans |= {pid: owner for pid in newcomers if not linux.reap(pid)}
         return dead
 
     def release(self, execution: str) -> None:
@@ -62,4 +62,4 @@ class Family:
         return [name for pid, name in self.leaders.items() if linux.has_ended(pid)]
 
     def _reap_orphans(self, found: set[int]) -> list[str]:
-        return [self._orphans.pop(pid) for pid in found & self._orphans.keys() if linux.reap(pid)]
+        return [self.orphans.pop(pid) for pid in found & self.orphans.keys() if linux.reap(pid)]

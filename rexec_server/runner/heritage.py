@@ -22,21 +22,29 @@ class Heritage(NamedTuple):
     group: int
 
     @classmethod
-    def put_aside(cls) -> Heritage:
-        """Raises for this process and its shims what a thousand executions need; call once, at the start."""
+    def put_aside(cls, inherited: Heritage | None = None) -> Heritage:
+        """Raises for this process and its shims what a thousand executions need; call once, at the start.
+
+        inherited: what a predecessor in this process had put aside. SIGHUP stays blocked: as long as nobody handles it,
+        it would end us.
+        """
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
             try:
                 signal.signal(number, signal.SIG_DFL)  # SIGCHLD ignored, say, would turn each exit code into 0
             except (OSError, ValueError):
                 pass  # the C library keeps two for itself
         linux.reset_internal_signals()
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        with open(_OOM_SCORE) as file:
-            heritage = cls(file.read().strip(), resource.getrlimit(resource.RLIMIT_NOFILE), os.getgid())
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGHUP})
+        heritage = inherited or cls._of_this_process()
         resource.setrlimit(resource.RLIMIT_NOFILE, (heritage.open_files[1],) * 2)
         if os.geteuid() == 0:  # others who could lower it could not give it back once they are not dumpable
             _set_oom_score(_OOM_SPARED)
         return heritage
+
+    @classmethod
+    def _of_this_process(cls) -> Heritage:
+        with open(_OOM_SCORE) as file:
+            return cls(file.read().strip(), resource.getrlimit(resource.RLIMIT_NOFILE), os.getgid())
 
     def give_back(self) -> None:
         """In the command's process, before its own limits are applied. Signals that Python ignores are reset too."""

@@ -42,7 +42,7 @@ class Loop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._stopped = False
-        self._wake_read = -1
+        self._signals: dict[int, Callable[[], None]] = {}
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Calls `callback(ready_events)` whenever fd is ready, also for hang-up; replaces an earlier watch of fd."""
@@ -61,18 +61,29 @@ class Loop:
 
     def on_child(self, callback: Callable[[], None]) -> None:
         """Calls back after SIGCHLD; several deaths may come as one call."""
-        self._wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.on_signal(signal.SIGCHLD, callback)
+
+    def on_signal(self, number: int, callback: Callable[[], None]) -> None:
+        """Calls back after a signal, which is let through from here on; several of the same may come as one call."""
+        if not self._signals:
+            self._wake_on_signals()
+        self._signals[number] = callback
+        signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+    def _wake_on_signals(self) -> None:
+        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
 
         def wake(_: int) -> None:
             try:
-                os.read(self._wake_read, 4096)
+                numbers = set(os.read(wake_read, 4096))
             except BlockingIOError:
                 return
-            callback()
+            for number in numbers & self._signals.keys():
+                self._signals[number]()
 
-        self.watch(self._wake_read, READ, wake)
+        self.watch(wake_read, READ, wake)
 
     def run(self) -> None:
         """Runs until `stop`."""

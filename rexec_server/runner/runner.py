@@ -1,6 +1,7 @@
 """The runner: the one parent of all shims. It forks them, and takes over what they leave when they die.
 
-It may be killed and restarted at any time: live shims go on, and the next runner finds them in the spool.
+It may be killed and restarted at any time: live shims go on, and the next runner finds them in the spool. It becomes
+another version of itself without even that: see `handover.py`.
 """
 
 from __future__ import annotations
@@ -10,29 +11,25 @@ import logging
 import os
 import shutil
 import socket
+from collections.abc import Set
 from contextlib import suppress
-from dataclasses import dataclass
 
 from rexec_server import notify
 from rexec_server.core.about import About
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import FIFO_IN, RUNNER_SOCKET, SPOOL, STDIN_STATE, StdinState, read_file
 from rexec_server.runner.ending import ExitDraft
+from rexec_server.runner.estate import Estate, Execution, Standing
 from rexec_server.runner.family import Family
+from rexec_server.runner.handover import Handover
 from rexec_server.runner.loop import READ, Loop
+from rexec_server.runner.peers import Peers
 from rexec_server.runner.pipes import Pipes
+from rexec_server.runner.records import is_ended, lost, not_started, readable_start
 from rexec_server.runner.shim import Order, Site, errno_name, run_shim
-from rexec_server.runner.takeover import (
-    RESTARTED,
-    Remains,
-    Takeover,
-    abandon,
-    is_ended,
-    lost,
-    not_started,
-    readable_start,
-)
-from rexec_server.runner.wire import HEADER, Connection, Message, listen, peer_uid
+from rexec_server.runner.takeover import RESTARTED, Remains, Takeover, abandon
+from rexec_server.runner.upgrade import Upgrade
+from rexec_server.runner.wire import HEADER, Connection, Message, listen
 
 _log = logging.getLogger("rexec.runner")
 
@@ -41,40 +38,42 @@ REAP_RETRY_SECONDS = 0.1
 _HIDDEN = "."
 
 
-@dataclass
-class Execution:
-    """What the runner keeps for each execution that is not over."""
-
-    directory: int
-    pipes: Pipes
-
-
 class Runner:
     """Answers the server on its socket, forks shims, reaps them.
 
     idle_exit: seconds without a server and without an execution after which it exits by itself; None: never.
+    left: by the version that this process was before.
     """
 
-    def __init__(self, state_dir: int, site: Site, idle_exit: float | None) -> None:
+    def __init__(self, standing: Standing, site: Site, idle_exit: float | None, left: Handover | None) -> None:
+        self._standing = standing
         self._site = site
         self._idle_exit = idle_exit
+        self._left = left
         self._loop = Loop()
-        self._spool = _open_directory(SPOOL, state_dir)
-        self._connections: set[Connection] = set()
+        self._spool = _open_directory(SPOOL, standing.state_dir)
+        self._starting: set[int] = set()  # descriptors on which shims will report
         self._executions: dict[str, Execution] = {}
-        self._family = Family()
+        self._older = set(left.older if left else ())  # from an earlier boot, and not settled yet
+        self._family = Family(left.shims, left.leaders, left.orphans) if left else Family({}, {}, {})
         self._takeover = Takeover(self._loop, site, self._family, self._forget)
-        self._listener = listen(state_dir, RUNNER_SOCKET)
+        listener = socket.socket(fileno=left.listener) if left else listen(standing.state_dir, RUNNER_SOCKET)
+        self._peers = Peers(self._loop, listener, site.trusted_uids, self._answer)
+        self._estate = Estate(standing, site, self._peers, self._family, self._takeover, self._executions, self._older)
+        self._upgrade = Upgrade(self._loop, self._estate, self._is_quiet)
         self._after_boot = About.read(self._spool).boot_id != site.boot_id
-        self._older: set[str] | None = None  # from an earlier boot, and not settled yet; None: not all looked at
+        self._scanned = False
 
     def run(self) -> None:
-        self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
+        self._peers.listen()
         self._loop.on_child(self._reap)
+        self._upgrade.listen()
         # Listening comes before looking: a shim whose input ends meanwhile can tell us.
-        for name in os.listdir(self._spool):
+        known = self._go_on(self._left) if self._left else frozenset()
+        for name in set(os.listdir(self._spool)) - known:
             self._find(name)
-        self._older = set(self._executions) if self._after_boot else set()
+        self._scanned = True
+        self._reap()  # nobody told us of those who died before
         self._note_boot()
         _log.info("ready", extra={"pid": os.getpid(), "executions": len(self._executions)})
         notify.ready()
@@ -83,16 +82,6 @@ class Runner:
         self._loop.run()
 
     # --- requests ---
-
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:  # the caller has gone, or there are too many descriptors
-            return
-        if peer_uid(sock) not in self._site.trusted_uids:
-            sock.close()
-            return
-        self._connections.add(Connection(self._loop, sock, self._answer, self._connections.discard))
 
     def _answer(self, connection: Connection, request: Message) -> None:
         try:
@@ -116,20 +105,21 @@ class Runner:
                     self._executions[request["id"]].pipes.release_stdin()
                 return None
             case "info":
-                return self._info()
+                return self._estate.describe()
+            case "upgrade":
+                self._upgrade.ask(connection, request)
+                return None
             case unknown:
                 return {"error": f"unknown request {unknown!r}"}
         return {}
 
-    def _info(self) -> Message:
-        delegation = self._site.delegation
-        controllers = delegation.controllers if delegation else ()
-        return {"pid": os.getpid(), "uid": os.getuid(), "cgroup": delegation is not None, "controllers": controllers}
-
     def _start(self, connection: Connection, request: Message) -> Message | None:
         """Claims the execution's directory and forks its shim, which answers when the command's exec is decided."""
         name = request["id"]
-        launch = Launch.from_json(request["launch"])
+        try:
+            launch = Launch.from_json(request["launch"])
+        except ValueError as error:  # of another version; nothing is started otherwise than it was asked for
+            return {"start_error": ["ENOTSUP", f"rexec-runner {self._standing.version} cannot start this: {error}"]}
         try:
             report, shims_report = socket.socketpair()  # before the claim, which is not taken back
         except OSError as error:
@@ -152,6 +142,7 @@ class Runner:
             if pid == 0:
                 run_shim(order, self._site)
         self._family.shims[pid] = name
+        self._starting.add(report.fileno())
         self._loop.watch(report.fileno(), READ, lambda _: self._pass_on(connection, request, report))
         return None
 
@@ -182,6 +173,7 @@ class Runner:
         """What the shim says of the start; nothing when it died, or gave way: then the spool says it."""
         data = report.recv(65536)
         self._loop.unwatch(report.fileno())
+        self._starting.discard(report.fileno())
         report.close()
         execution = self._executions.get(request["id"])
         if execution and execution.pipes.stdin >= 0:
@@ -223,11 +215,13 @@ class Runner:
         if os.access(FIFO_IN, os.F_OK, dir_fd=directory) and StdinState.from_bytes(state or b"").open:
             pipes.hold_stdin(directory)
         self._executions[name] = Execution(directory, pipes)
+        if self._after_boot:
+            self._older.add(name)
         self._takeover.find(Remains(name, directory, pipes, older_boot=self._after_boot))
 
     def _note_boot(self) -> None:
         """Writes down, once, that nothing in the spool is from an earlier boot any more."""
-        if self._after_boot and self._older is not None and not self._older:
+        if self._after_boot and self._scanned and not self._older:
             with suppress(OSError):  # a full disk: then the next runner has more doubts than it need have
                 About(boot_id=self._site.boot_id).write(self._spool)
                 self._after_boot = False
@@ -253,12 +247,29 @@ class Runner:
     def _forget(self, name: str) -> None:
         """Nothing is left to be done for it; the takeover has closed what was open."""
         del self._executions[name]
-        if self._older:
-            self._older.discard(name)
+        self._older.discard(name)
         self._note_boot()
 
+    # --- from version to version ---
+
+    def _is_quiet(self) -> bool:
+        return not self._starting and self._peers.quiet
+
+    def _go_on(self, left: Handover) -> Set[str]:
+        """Takes up what our predecessor in this process had. Returns its executions."""
+        connections = self._peers.take_up(left.connections)
+        for fd, number in left.owed:
+            connections[fd].send({"number": number, **self._estate.describe()})
+        for name, held in left.executions.items():
+            execution = self._executions[name] = Execution.of(held)
+            if name not in left.shims.values():  # else it has its shim, whose death we shall hear of
+                pidfd = held.pidfd if held.pidfd >= 0 else None
+                remains = Remains(name, held.directory, execution.pipes, pidfd, name in self._older)
+                self._takeover.find(remains, held=True)
+        return left.executions.keys()
+
     def _exit_if_idle(self) -> None:
-        if not self._connections and not self._executions:
+        if not self._peers and not self._executions:
             self._loop.stop()
         elif self._idle_exit is not None:
             self._loop.call_later(self._idle_exit, self._exit_if_idle)

@@ -13,10 +13,7 @@ from rexec_server.core.spool import (
     CONTROL,
     FIFO_OUT,
     STDIN_STATE,
-    Channel,
     ExitRecord,
-    Reason,
-    StartError,
     StartRecord,
     StdinState,
     read_exit,
@@ -35,6 +32,7 @@ from rexec_server.runner.loop import READ, Loop
 from rexec_server.runner.mending import mend_log, sync_log
 from rexec_server.runner.output import Discard, hung_up
 from rexec_server.runner.pipes import Pipes, let_hang_up, open_stdin_writer, remove_fifos
+from rexec_server.runner.records import is_ended, lost, not_started, readable_start
 from rexec_server.runner.shim import Site
 from rexec_server.runner.stdin import StdinFeed
 from rexec_server.runner.supervision import UNKILLABLE_SECONDS, Parts, Supervision, Terms
@@ -70,6 +68,7 @@ class Takeover:
         self._site = site
         self._family = family
         self._on_gone = on_gone
+        self.pidfds: dict[str, int] = {}  # of the leaders of those that are not over, where they were opened
 
     def take(self, remains: Remains) -> None:
         """Takes over an execution whose shim is dead."""
@@ -94,30 +93,35 @@ class Takeover:
             os.close(lock)
             self._later(NO_ROOM_RETRY_SECONDS, remains)
 
-    def find(self, remains: Remains) -> None:
-        """Deals with an execution from before this runner: the lock tells whether its shim lives."""
+    def find(self, remains: Remains, *, held: bool = False) -> None:
+        """Deals with an execution from before this runner: the lock tells whether its shim lives.
+
+        held: its FIFOs were held open all the time.
+        """
         lock = None if is_ended(remains.directory) else take_lock(remains.directory)
         if lock is not None:
             os.close(lock)
             let_hang_up(remains.directory)
-            self.take(remains._replace(unheld=any(map(hung_up, remains.pipes.outputs.values()))))
+            self.take(remains._replace(unheld=not held and any(map(hung_up, remains.pipes.outputs.values()))))
         elif is_ended(remains.directory):
             self.take(remains)
         else:
-            self._await_shim(remains)
+            self._await_shim(remains, held)
 
     def _later(self, seconds: float, remains: Remains) -> None:
         self._loop.call_later(seconds, lambda: self.take(remains))
 
-    def _await_shim(self, remains: Remains) -> None:
+    def _await_shim(self, remains: Remains, held: bool) -> None:
         """Waits for the death of a shim that is not our child, from before this runner."""
         start = readable_start(remains.directory)
         shim = linux.open_pidfd(start.shim_pid, start.shim_start) if start else None
         if start is None or shim is None:  # about to write its start record, or just dead
-            self._loop.call_later(RETRY_SECONDS, lambda: self.find(remains))
+            self._loop.call_later(RETRY_SECONDS, lambda: self.find(remains, held=held))
             return
-        # Now, while its parent has not reaped it: later only a pidfd can tell how it ended.
-        remains = remains._replace(pidfd=linux.open_pidfd(start.pid, start.pid_start))
+        if remains.pidfd is None:
+            # Now, while its parent has not reaped it: later only a pidfd can tell how it ended.
+            remains = remains._replace(pidfd=linux.open_pidfd(start.pid, start.pid_start))
+        self._keep_pidfd(remains.execution, remains.pidfd)
 
         def died(_: int) -> None:
             self._loop.unwatch(shim)
@@ -125,6 +129,10 @@ class Takeover:
             self.take(remains)
 
         self._loop.watch(shim, READ, died)
+
+    def _keep_pidfd(self, execution: str, pidfd: int | None) -> None:
+        if pidfd is not None:
+            self.pidfds[execution] = pidfd
 
     def _finish_or_continue(self, remains: Remains, lock: int, draft: ExitDraft) -> None:
         """The end comes first, whatever else is damaged: it is true. Then what the start record says."""
@@ -161,6 +169,7 @@ class Takeover:
             why = _UNSEEN if pidfd is None else "its log is damaged"
             remains = remains._replace(pidfd=pidfd)
             return self._bury(remains, lock, draft, tree, why, time.monotonic() + UNKILLABLE_SECONDS)
+        self._keep_pidfd(execution, pidfd)
 
         def gone() -> None:
             os.close(lock)
@@ -169,6 +178,7 @@ class Takeover:
             self._on_gone(execution)
 
         def ended() -> None:
+            self.pidfds.pop(execution, None)  # the leader is reaped, and it closed
             self._family.release(execution)
             control.close()
 
@@ -221,6 +231,7 @@ class Takeover:
     def _discard(self, remains: Remains) -> None:
         """The record is written; kept leftovers may still write, and must not block."""
         execution, directory, pipes, pidfd, *_ = remains
+        self.pidfds.pop(execution, None)
         self._family.release(execution)
         cgroup = Cgroup.existing(self._site.cgroup_base, execution)
         if cgroup:
@@ -244,38 +255,6 @@ class Takeover:
             gone()
         else:
             Discard(self._loop, list(pipes.outputs.values()), gone)
-
-
-def is_ended(directory: int) -> bool:
-    """Whether there is an exit record that can be believed; or was, and it is removed: only what has ended is."""
-    return read_exit(directory) is not None or os.fstat(directory).st_nlink == 0
-
-
-def readable_start(directory: int) -> StartRecord | None:
-    """The start record, unless it is damaged."""
-    try:
-        return read_start(directory)
-    except ValueError:
-        return None
-
-
-def lost(why: str, produced: dict[Channel, int] | None = None) -> ExitRecord:
-    """The record of a command of which nobody can know how it ended."""
-    stdout, stderr = produced.values() if produced else (0, 0)
-    return ExitRecord(Reason.LOST, linux.now_ns(), stdout, stderr, output_complete=False, lost=why, written_by="runner")
-
-
-def not_started(why: str, name: str = "ECANCELED") -> ExitRecord:
-    """The record of a command that certainly was never executed."""
-    return ExitRecord(
-        Reason.START_FAILED,
-        linux.now_ns(),
-        0,
-        0,
-        output_complete=True,
-        start_error=StartError(name, why),
-        written_by="runner",
-    )
 
 
 def log_is_damaged(directory: int) -> bool:

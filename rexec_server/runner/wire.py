@@ -71,9 +71,10 @@ class Connection:
         self._on_close = on_close
         self._received = bytearray()
         self._unsent = bytearray()
+        self._paused = False
         self.open = True
         sock.setblocking(False)
-        loop.watch(sock.fileno(), READ, self._ready)
+        self._watch()
 
     def send(self, message: Message) -> None:
         if self.open:
@@ -90,6 +91,25 @@ class Connection:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def pause(self, paused: bool) -> None:
+        """While paused it takes no further message, and what its peer sends waits in the socket."""
+        self._paused = paused
+        if self.open:
+            self._watch()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no message is half received or half sent."""
+        return not self._received and not self._unsent
+
+    def _watch(self) -> None:
+        reading = not self._paused or self._received
+        events = (READ if reading else 0) | (WRITE if self._unsent else 0)
+        if events:
+            self._loop.watch(self._socket.fileno(), events, self._ready)
+        else:
+            self._loop.unwatch(self._socket.fileno())
+
     def _ready(self, events: int) -> None:
         if events & WRITE:
             self._flush()
@@ -104,11 +124,11 @@ class Connection:
             pass
         except OSError:
             return self.close()
-        self._loop.watch(self._socket.fileno(), READ | (WRITE if self._unsent else 0), self._ready)
+        self._watch()
 
     def _receive(self) -> None:
         try:
-            data = self._socket.recv(64 * 1024)
+            data = self._socket.recv(min(64 * 1024, self._missing()) if self._paused else 64 * 1024)
         except BlockingIOError:
             return
         except OSError:
@@ -119,7 +139,16 @@ class Connection:
         try:
             self._dispatch()
         except (ValueError, KeyError, TypeError):  # not JSON, too long, or nothing that we know: not our server
-            self.close()
+            return self.close()
+        if self._paused and self.open:
+            self._watch()
+
+    def _missing(self) -> int:
+        """Bytes up to the end of the message that has begun, or of its header."""
+        if len(self._received) < HEADER.size:
+            return HEADER.size - len(self._received)
+        (length,) = HEADER.unpack_from(self._received)
+        return max(1, HEADER.size + int(length) - len(self._received))
 
     def _dispatch(self) -> None:
         while self.open and len(self._received) >= HEADER.size:

@@ -30,7 +30,11 @@ class Channelled:
         return self.receive()
 
     def send(self, request: Message) -> None:
-        self._socket.sendall(encode({"number": 1, **request}))
+        self.send_bytes(encode({"number": 1, **request}))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Whatever it is, also a part of a request."""
+        self._socket.sendall(data)
 
     def receive(self) -> Message:
         """ConnectionError when the other side is gone."""

@@ -142,7 +142,7 @@ def test_features_say_what_the_runner_can_do(start_runner: Callable[..., Runner]
 
 
 async def ask_features(runner: Runner) -> list[str]:
-    engine = LocalEngine(str(runner.state_dir), None)
+    engine = LocalEngine(str(runner.state_dir), None, "0")
     await engine.ready()
     features = engine.features()
     await engine.close()

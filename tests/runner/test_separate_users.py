@@ -22,7 +22,7 @@ from rexec_server.core.launch import Confinement, StdinMode
 from rexec_server.core.spool import Channel, Reason
 from tests.rpc.calls import ended, joined, run, start
 from tests.runner.harness import Run, Runner
-from tests.runner.users import COMMAND, CONFINED, PYTHON, SERVER, environment, prefix
+from tests.runner.users import COMMAND, CONFINED, PYTHON, SERVER, environment, need_root, prefix
 from tests.servers import Server
 from tests.waiting import eventually
 
@@ -273,3 +273,18 @@ def test_only_root_serves_another_users_server(place: Path) -> None:
 def run_program(program: list[str], state: Path, user: str) -> subprocess.CompletedProcess[str]:
     command = [*program, "-m", "rexec_server.runner", "--state-dir", str(state), "--server-user", user]
     return subprocess.run(command, env=environment(), cwd="/", capture_output=True, text=True, timeout=20)
+
+
+def test_a_new_version_gives_what_the_first_would_have(open_dir: Path, start_runner: Callable[..., Runner]) -> None:
+    """The runner's group is the server's by now, and a command that names no user must not get it from a successor."""
+    need_root()
+    runner = start_runner("--no-cgroup", "--server-user", SERVER.pw_name, state_dir=open_dir / "upgraded", dev=False)
+    ask = "id -g; id -G; cat /proc/self/oom_score_adj; ulimit -n"
+    before = runner.sh(ask)
+    assert before.wait(60).exit_code == 0
+    for count in (1, 2):
+        os.kill(runner.pid, signal.SIGHUP)
+        eventually(lambda count=count: runner.log.count("becomes version") == count, within=60)
+        after = runner.sh(ask)
+        assert after.wait(60).exit_code == 0
+        assert after.output() == before.output()
