@@ -28,7 +28,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 @click.group(
     cls=LazyGroup,
     package="rexec_server.commands",
-    names=("keys", "policy"),
+    names=("doctor", "keys", "policy"),
     invoke_without_command=True,
     context_settings={"auto_envvar_prefix": "REXEC", "help_option_names": ["-h", "--help"]},
 )
@@ -80,14 +80,19 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 @click.pass_context
 def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
     """Runs commands for callers who are somewhere else, and never loses or invents a result."""
+    flags = {name: value for name, value in flags.items() if value not in (None, ())}
     if context.invoked_subcommand is not None:
+        context.obj = lambda: _configuration(config, flags)  # one that needs it asks
         return
     try:
-        settings = read_file(config) if config else {}
-        settings |= {name: value for name, value in flags.items() if value not in (None, ())}
-        _serve(build(settings))
+        _serve(_configuration(config, flags))
     except (ConfigError, StartRefused) as error:
         _refuse(str(error))
+
+
+def _configuration(file: str | None, flags: dict[str, Any]) -> Config:
+    """What flags, environment and file say together. ConfigError."""
+    return build((read_file(file) if file else {}) | flags)
 
 
 def _serve(config: Config) -> None:

@@ -75,6 +75,10 @@ class Callers:
         if not any(entry.enabled for entry in self._by_name.values()):
             raise PolicyError(f"{where}: there is no enabled caller, so nobody could be let in")
 
+    @property
+    def entries(self) -> tuple[CallerEntry, ...]:
+        return tuple(self._by_name.values())
+
     def get(self, name: str) -> CallerEntry | None:
         return self._by_name.get(name)
 
