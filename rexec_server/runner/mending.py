@@ -62,7 +62,8 @@ def mend_log(directory: int, record: ExitRecord | None) -> dict[Channel, int]:
         if following is None:
             sure = found.intact and (record is None or totals == _recorded(record))
         else:
-            sure = whole == following and _look(directory, following).stdout_before == totals[Channel.STDOUT]
+            continues = _look(directory, following).stdout_before == totals[Channel.STDOUT]
+            sure = found.intact and whole == following and continues
         end = whole if sure else _certain_end(found)
         end = min(end, _first_zeros(directory, found, end))
         produced = _totals(found, end, produced)
