@@ -37,11 +37,19 @@ class ExitDraft:
             os.close(draft.fd)
 
     def note_ending(self, ending: Ending) -> None:
-        self._write(json.dumps({"ending": ending}).encode() + b"\n")
+        self._add("ending", ending)
+
+    def note_signal(self, number: int) -> None:
+        """That rexec is about to send the command a signal: if it dies of that, it is rexec's doing."""
+        self._add("signals", sorted({*self.signals(), number}))
 
     def ending(self) -> Ending | None:
         fields = self._note().get("ending")
         return Ending(Reason(fields[0]), fields[1]) if fields else None
+
+    def signals(self) -> set[int]:
+        """Those that rexec has sent the command."""
+        return set(self._note().get("signals", ()))
 
     def start_error(self) -> StartError | None:
         fields = self._note().get("start_error")
@@ -77,6 +85,9 @@ class ExitDraft:
 
     def _write(self, data: bytes) -> None:
         os.pwrite(self.fd, data + b"\0" * (EXIT_RECORD_BYTES - len(data)), 0)
+
+    def _add(self, name: str, value: object) -> None:
+        self._write(json.dumps(self._note() | {name: value}).encode() + b"\n")
 
     def _note(self) -> dict[str, Any]:
         line = os.pread(self.fd, EXIT_RECORD_BYTES, 0).split(b"\n")[0].strip(b"\0")

@@ -108,7 +108,7 @@ class Supervision:
         self._leftovers = 0
         self._settle_until = 0.0
         self._ending = parts.draft.ending()
-        self._signals_sent: set[int] = set()
+        self._signals_sent = parts.draft.signals()
         self._timers: list[Timer] = []
         self._unattended: Timer | None = None
         self._kill: Timer | None = None
@@ -143,7 +143,9 @@ class Supervision:
         """Delivers a signal; False when the command has ended."""
         if not self.running:
             return False
-        self._signals_sent.add(number)
+        if number not in self._signals_sent:
+            self._parts.draft.note_signal(number)
+            self._signals_sent.add(number)
         if group:
             self._parts.tree.signal_group(number)
         else:

@@ -233,6 +233,18 @@ def test_the_terms_outlive_the_shim(any_runner: Runner) -> None:
     assert (record.reason, record.signal) == (Reason.CANCELLED, signal.SIGKILL)
 
 
+def test_who_sent_a_signal_outlives_the_shim(any_runner: Runner) -> None:
+    """A command that dies of rexec's own signal after its shim was killed is CANCELLED, as if the shim had seen it."""
+    waits = "import signal,sys; signal.pthread_sigmask(0, [15]); print('up', flush=True); sys.stdin.read(); "
+    run = any_runner.python(waits + "signal.pthread_sigmask(1, [15])", stdin_mode=3)
+    eventually(run.output)
+    run.signal(signal.SIGTERM)
+    run.kill_shim()
+    run.stdin(0, eof=True)
+    record = run.wait(within=30)
+    assert (record.reason, record.signal, record.written_by) == (Reason.CANCELLED, signal.SIGTERM, "runner")
+
+
 def _kill_shim_of(runner: Runner, run: Run) -> None:
     """Kills the shim wherever it is in its life; found by its name, as its start record may not be there yet."""
     for task in os.listdir(f"/proc/{runner.pid}/task"):
