@@ -24,6 +24,9 @@ BY_CODE: dict[str, type[errors.CallError]] = {
     "DEADLINE_EXCEEDED": errors.DeadlineError,
 }
 
+# What a connection, a proxy or a restarting server does to a call. Everything else is an answer.
+CUTS = frozenset({"UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "ABORTED", "DEADLINE_EXCEEDED"})
+
 # A reason is more exact than its code, and wins.
 BY_REASON: dict[tuple[str, str], type[errors.CallError]] = {
     ("FAILED_PRECONDITION", "BUSY"): errors.BusyError,
@@ -48,6 +51,16 @@ def call_error(error: grpc.RpcError) -> errors.CallError:
         violations={v.field: v.description for v in _detail(status, error_details_pb2.BadRequest).field_violations},
         retry_after=_retry_after(status),
     )
+
+
+def is_unanswered(error: errors.CallError) -> bool:
+    """True when another try may succeed: the server is away or silent, or the connection broke in mid-call.
+
+    A code that may be both an answer and a broken connection is an answer when it gives a reason.
+    """
+    if isinstance(error, errors.UnavailableError | errors.DeadlineError):
+        return not is_handshake_fault(error)  # that is no restart: it would be the same in a minute
+    return error.code in CUTS and not error.reason
 
 
 def is_handshake_fault(error: errors.CallError) -> bool:

@@ -14,12 +14,9 @@ from rexec_client._sync import backend
 from rexec_client._sync.rpc import Rpc, wait_or_raise
 from rexec_client.backoff import Backoff
 from rexec_client.errors import CallError, DeadlineError, ResourceExhaustedError, UnavailableError, WaitTimeoutError
-from rexec_client.status import call_error
+from rexec_client.status import CUTS, call_error
 
 log = logging.getLogger("rexec_client")
-
-# What a connection, a proxy or a restarting server does to a stream. Everything else is an answer.
-CUTS = frozenset({"UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "ABORTED", "DEADLINE_EXCEEDED"})
 
 # A stream may hang in a proxy without any sign: it is renewed this often, in seconds, which loses nothing.
 RENEW_AFTER = 300.0

@@ -14,8 +14,8 @@ from rexec.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from rexec_client._sync import backend
 from rexec_client.backoff import Backoff
 from rexec_client.credentials import Credentials
-from rexec_client.errors import CallError, DeadlineError, UnavailableError
-from rexec_client.status import call_error, is_handshake_fault
+from rexec_client.errors import CallError
+from rexec_client.status import call_error, is_unanswered
 from rexec_client.tls import Tls
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ class Rpc:
         while True:
             try:
                 return self.call(method, request, timeout=timeout)
-            except (UnavailableError, DeadlineError) as error:
-                if is_handshake_fault(error):
-                    raise  # no restart: it would be the same in a minute
+            except CallError as error:
+                if not is_unanswered(error):
+                    raise
                 if not backoff.failing and self.patience:
                     log.info("no answer from %s yet; trying for %g s (%s)", self.target, self.patience, error)
                 wait_or_raise(backoff, error)

@@ -9,7 +9,8 @@ from rexec.v1.execution_service_pb2 import PollRequest, WriteStdinRequest
 
 from rexec_client._sync.rpc import Rpc, wait_or_raise
 from rexec_client.backoff import Backoff
-from rexec_client.errors import DeadlineError, PreconditionError, StdinClosedError, UnavailableError
+from rexec_client.errors import CallError, DeadlineError, PreconditionError, StdinClosedError
+from rexec_client.status import is_unanswered
 
 # Bytes in one call: large enough to be cheap, small enough to be sent again.
 PIECE = 256 * 1024
@@ -66,7 +67,9 @@ class StdinWriter:
             self._ask_offset()
         except PreconditionError as error:
             raise StdinClosedError(str(error), code=error.code, reason=error.reason) from error
-        except UnavailableError as error:
+        except CallError as error:
+            if not is_unanswered(error):
+                raise
             wait_or_raise(backoff, error)
         else:
             self.offset = reply.stdin.bytes_written

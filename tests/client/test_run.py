@@ -16,6 +16,7 @@ from rexec.v1 import execution_pb2 as pb
 from rexec_client import (
     AsyncClient,
     BusyError,
+    CallError,
     Client,
     CommandFailedError,
     CommandNotStartedError,
@@ -80,6 +81,16 @@ def test_exec_is_retried_with_the_same_id(fake: FakeServer, client: Client) -> N
     assert first.exec_id
     assert len(others) == 7
     assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("code", [StatusCode.CANCELLED, StatusCode.INTERNAL, StatusCode.UNKNOWN, StatusCode.ABORTED])
+def test_a_cut_connection_is_no_answer_to_exec(fake: FakeServer, client: Client, code: StatusCode) -> None:
+    """A connection that breaks in the middle of a call ends it with one of these; the server's own errors say why."""
+    fake.on("Exec", refuse(code), reply(answer(ended(LOG), *CHUNKS)))
+    assert client.run(["make"]).stdout == LOG
+    fake.on("Exec", refuse(code, "a defect", error_details_pb2.ErrorInfo(reason="INTERNAL", domain="rexec")))
+    with pytest.raises(CallError, match="a defect"):
+        client.run(["make"])
 
 
 def test_exec_is_given_up_in_the_end(fake: FakeServer) -> None:
@@ -154,7 +165,7 @@ def test_large_input_is_written_while_output_is_read(fake: FakeServer, client: C
     stdin, data = Stdin(), bytes(range(256)) * 8192
     lost = lambda request, context: (stdin.write(request, context), context.abort(StatusCode.UNAVAILABLE, "lost"))  # noqa: E731
     fake.on("Exec", reply(wire.ExecResponse(execution=execution(stdin=stdin.status()))))
-    fake.on("WriteStdin", stdin.write, lost, lost, stdin.write)
+    fake.on("WriteStdin", stdin.write, lost, refuse(StatusCode.CANCELLED), lost, stdin.write)
     closed = threading.Event()
 
     def echo(request, context):
