@@ -110,6 +110,7 @@ class Executions:
         await self._engine.ready()
         ceilings = Ceilings(self._bounds.max_running, self._bounds.caller_running, grant.max_running)
         starting = self._spawn(self._reserve_and_start(reservation, ceilings, launch))
+        starting.add_done_callback(_heard)
         entry, existed = await asyncio.shield(starting)
         await entry.decided.wait()
         return entry, existed
@@ -266,3 +267,9 @@ class Executions:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Its failure is its caller's to know, who may have gone: then it is no defect that nobody asks for it."""
+    if not task.cancelled():
+        task.exception()

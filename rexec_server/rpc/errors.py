@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import uuid
 from collections.abc import Iterable
@@ -19,6 +20,9 @@ from rexec_server.core import errors
 _log = logging.getLogger(__name__)
 
 DOMAIN = "rexec"
+
+# Of descriptors; it may be better at the next try.
+_RUN_OUT = (errno.EMFILE, errno.ENFILE)
 
 _CODES: dict[type[errors.RexecError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -43,6 +47,8 @@ def code(error: errors.RexecError) -> grpc.StatusCode:
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
     """Ends a call with the status and the details of an error; what is not ours is logged and told by its id only."""
+    if isinstance(error, OSError) and error.errno in _RUN_OUT:
+        error = errors.Unavailable("the server has no file descriptors left just now")
     if not isinstance(error, errors.RexecError):
         incident = uuid.uuid4().hex
         _log.error("incident %s", incident, exc_info=error)
