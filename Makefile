@@ -11,7 +11,7 @@ STAMP := .venv/.installed
 GENERATE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/gen_protos.py
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv run test load bench lint protos breaking clean
+.PHONY: help .venv run test torture load bench lint protos breaking clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ test: $(STAMP) ## run the tests (ARGS='-k name')
 
 load: $(STAMP) ## 1,000 commands, 10,000 followers, 10,000 runs: what each costs, what grows (ARGS='--only soak')
 	@$(BIN)/python -m tests.load $(ARGS)
+
+torture: $(STAMP) ## kill, stop, fill and cut for a long time, and judge every execution (ARGS='--seed N --executions 5000 --kills 500')
+	@$(BIN)/python -m tests.torture $(ARGS)
 
 bench: $(STAMP) ## measure, as ratios within one run (ARGS='--repetitions 5')
 	@$(BIN)/python -m bench $(ARGS)
