@@ -91,11 +91,11 @@ class Waker:
                 return self._wake_all()
             callback = self._callbacks.get(handle)
             if callback:
-                callback()
+                _look(callback)
 
     def _wake_all(self) -> None:
         for callback in [*self._callbacks.values(), *self._unwatched.values()]:
-            callback()
+            _look(callback)
 
     def _schedule_check(self, loop: asyncio.AbstractEventLoop) -> None:
         def check() -> None:
@@ -103,3 +103,10 @@ class Waker:
             self._schedule_check(loop)
 
         self._check = loop.call_later(CHECK_SECONDS_BLIND if self._unwatched else CHECK_SECONDS, check)
+
+
+def _look(callback: Callable[[], None]) -> None:
+    try:
+        callback()
+    except OSError:
+        pass  # no descriptor to look with, say: the next check looks again, and the others are not to miss theirs
