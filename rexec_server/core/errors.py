@@ -56,8 +56,11 @@ class InvalidRequest(RexecError):
 class NotFound(RexecError):
     reason = "NOT_FOUND"
 
-    def __init__(self, exec_id: str) -> None:
-        super().__init__(f"no execution {shown(exec_id)}")
+    def __init__(self, exec_id: str, group: str = "") -> None:
+        """group: there is none in this exclusive_group, where that was asked for instead of an id."""
+        super().__init__(
+            f"no execution in exclusive_group {shown(group)}" if group else f"no execution {shown(exec_id)}"
+        )
 
 
 class NotAllowed(RexecError):

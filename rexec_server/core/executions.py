@@ -32,6 +32,7 @@ from rexec_server.core.grant import UNRESTRICTED, Grant
 from rexec_server.core.index import Index, Query, now_ns
 from rexec_server.core.journal import Journal
 from rexec_server.core.launch import Launch
+from rexec_server.core.newest import Newest
 from rexec_server.core.observer import Observer
 from rexec_server.core.origin import Origin
 from rexec_server.core.registry import Registry
@@ -73,6 +74,7 @@ class Executions:
         self._defaults, self._bounds = defaults, bounds
         self._registry = Registry(index, engine, waker, journal, observer)
         self._boot_id = boot.boot_id()
+        self._newest = Newest(index)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._attendance = Attendance(
             self._registry, engine, bounds.max_followers, bounds.caller_followers, self._spawn
@@ -146,6 +148,13 @@ class Executions:
             entry = self._registry.remember(record)
         return entry
 
+    async def newest(self, caller: str, group: str) -> Entry:
+        """The caller's newest execution in an exclusive group. NotFound."""
+        key = await self._newest.find(caller, group)
+        if key is None:
+            raise NotFound("", group)
+        return await self.find(key)
+
     async def page(self, query: Query) -> tuple[list[tuple[int, Execution]], bool]:
         """A page, newest first, each with the place that a page after it begins below; and whether there is more."""
         records = await self._index.page(replace(query, page_size=query.page_size + 1))
@@ -190,7 +199,7 @@ class Executions:
         if not entry.ended:
             raise StillRunning(entry.key.exec_id)
         # Not half of it, should the caller go away meanwhile: the tombstone alone would leave the output behind.
-        await asyncio.shield(self._spawn(self._forget(entry.name, entry.key)))
+        await asyncio.shield(self._spawn(self._forget(entry.name, entry.execution)))
 
     @contextlib.contextmanager
     def watched(self, entry: Entry) -> Iterator[None]:
@@ -213,7 +222,7 @@ class Executions:
             self._index.drop_old_tombstones(now_ns())
             self._index.drop_expired_tokens(now_ns())
         for record in superfluous:
-            await self._forget(record.name, record.execution.key)
+            await self._forget(record.name, record.execution)
 
     async def stop(self) -> None:
         for task in list(self._tasks):
@@ -230,6 +239,7 @@ class Executions:
         reserved = await self._index.reserve(reservation, ceilings)
         entry = self._registry.remember(reserved.record)
         if not reserved.existed:
+            self._newest.note(reserved.record)
             self._spawn(self._start(entry, launch))
         return entry, reserved.existed
 
@@ -256,10 +266,11 @@ class Executions:
                 return
             await asyncio.sleep(ENGINE_RETRY_SECONDS)
 
-    async def _forget(self, name: str, key: Key) -> None:
+    async def _forget(self, name: str, execution: Execution) -> None:
         """The tombstone first: a directory without an entry is swept later, an entry without output would lie."""
         if await self._index.delete(name, now_ns()):
-            self._registry.forget(key)
+            self._registry.forget(execution.key)
+            self._newest.forget(execution)
             await self._engine.remove(name)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -17,7 +17,10 @@ def listen(address: str) -> socket.socket:
         raise ValueError(f"{address!r} is no address; write host:port")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
+    listener = socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
+    # Its connections inherit it. An answer is written in two parts: without this the second waits 40 ms for the client.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def is_loopback(host: str) -> bool:

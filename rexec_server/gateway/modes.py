@@ -90,10 +90,9 @@ class Modes:
     def poll(self, _: str) -> Answer:
         if request.method == "POST":
             body.read(BODY_BYTES)  # there is nothing in it for us, but what is sent must be JSON
-        execution = self._newest()
         try:
-            return self._poll(execution) if execution else {"mode": "poll", "status": "finished"}
-        except NotFoundError:  # deleted or expired just now
+            return self._poll()
+        except NotFoundError:  # before any exec, or what there was is deleted or expired
             return {"mode": "poll", "status": "finished"}
 
     def echo(self, name: str) -> Answer:
@@ -119,24 +118,31 @@ class Modes:
         return {"mode": "cancel", "status": "cancelled", "exec_id": execution.exec_id}
 
     def _newest(self) -> Execution | None:
-        found = self.upstream.list(api.ListRequest(exclusive_group=GROUP, page_size=1)).executions
-        if not found:
+        try:
+            execution = self.upstream.poll(api.PollRequest(exclusive_group=GROUP, tail_bytes=0)).execution
+        except NotFoundError:
             return None
-        note_execution(found[0].exec_id, found[0].caller)
-        return found[0]
+        note_execution(execution.exec_id, execution.caller)
+        return execution
 
-    def _poll(self, execution: Execution) -> Answer:
-        key = (execution.caller, execution.exec_id)
+    def _poll(self) -> Answer:
+        reply = self.upstream.poll(api.PollRequest(exclusive_group=GROUP, max_bytes=POLL_BYTES))
+        exec_id = reply.execution.exec_id
+        note_execution(exec_id, reply.execution.caller)
+        key = (reply.execution.caller, exec_id)
         seen = self.seen.get(key)
-        if seen is None and _is_young(execution):
-            self._await_first_output(execution.exec_id)
-        reply = self.upstream.poll(api.PollRequest(exec_id=execution.exec_id, max_bytes=POLL_BYTES))
+        if seen is None and _is_young(reply.execution):
+            self._await_first_output(exec_id)
+            reply = self._poll_again(exec_id)
         if is_ended(reply.execution) and not reply.eof:  # it ended while the answer was made: now it stands still
-            reply = self.upstream.poll(api.PollRequest(exec_id=execution.exec_id, max_bytes=POLL_BYTES))
+            reply = self._poll_again(exec_id)
         lines = self.upstream.tail_lines()
         found = news(reply.chunks, reply.next_offset, seen, lines, ended=is_ended(reply.execution))
         self.seen.put(key, found.mark)
-        return {"mode": "poll", **_state(reply.execution), **_output(found), "exec_id": execution.exec_id}
+        return {"mode": "poll", **_state(reply.execution), **_output(found), "exec_id": exec_id}
+
+    def _poll_again(self, exec_id: str) -> api.PollResponse:
+        return self.upstream.poll(api.PollRequest(exec_id=exec_id, max_bytes=POLL_BYTES))
 
     def _await_first_output(self, exec_id: str) -> None:
         wait = Duration()

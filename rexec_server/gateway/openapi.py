@@ -208,7 +208,7 @@ def _v1_paths() -> dict[str, Any]:
             "parameters": by_id,
             "get": _operation(
                 "output", "Poll: the execution and output", _ok(_ref("PollResponse")),
-                [*_query(api.PollRequest.DESCRIPTOR), _ENCODING],
+                [*_query(api.PollRequest.DESCRIPTOR, ("exclusive_group",)), _ENCODING],
             ),
         },
         f"{one}/follow": {

@@ -72,15 +72,15 @@ class DevAuthenticator:
         return True
 
 
-def owner(caller: Caller, requested: str, exec_id: str) -> str:
-    """Whose execution a call means: the caller's own, or, for an operator, the requested caller's.
+def owner(caller: Caller, requested: str, missing: NotFound) -> str:
+    """Whose execution a call means: the caller's own, or, for an operator, the requested caller's; else `missing`.
 
     This is the one place where ownership is decided. To anybody else another's execution looks like an unknown one.
     """
     if requested in ("", caller.name):
         return caller.name
     if not caller.operator:
-        raise NotFound(exec_id)
+        raise missing
     return requested
 
 

@@ -15,7 +15,7 @@ from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
 from rexec_server.core.command import MAX_LABELS, Command, Defaults, check_duration, check_exec_id
 from rexec_server.core.entry import Entry
-from rexec_server.core.errors import Exhausted, InvalidRequest, NotAllowed, OutOfRange
+from rexec_server.core.errors import Exhausted, InvalidRequest, NotAllowed, NotFound, OutOfRange
 from rexec_server.core.execution import CHANNELS, Execution, Key
 from rexec_server.core.executions import Bounds, Executions
 from rexec_server.core.index import Query, now_ns
@@ -91,7 +91,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             raise InvalidRequest("wait", f"{wait:g} s; at most {MAX_POLL_WAIT:g} s")
         if request.max_bytes > MAX_POLL_BYTES:
             raise InvalidRequest("max_bytes", f"{request.max_bytes}; at most {MAX_POLL_BYTES}")
-        entry = await self._find(request.caller, request.exec_id)
+        entry = await self._find(request.caller, request.exec_id, request.exclusive_group)
         channels = convert.channels(request.channels)
         size = min(request.max_bytes or MAX_POLL_BYTES, _most(request.text))
         start = await self._start(entry, request, channels, size)
@@ -214,12 +214,16 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
     def _record(self, event: str, entry: Entry, **facts: object) -> None:
         self._recorder.event(event, current_caller(), owner=entry.key.caller, exec_id=entry.key.exec_id, **facts)
 
-    async def _find(self, requested: str, exec_id: str) -> Entry:
-        """The execution that a call means, if its caller may know of it."""
-        caller: Caller = current_caller()
-        if not exec_id:
+    async def _find(self, requested: str, exec_id: str, group: str = "") -> Entry:
+        """The execution that a call means, by its id or as the newest of a group, if its caller may know of it."""
+        if exec_id and group:
+            raise InvalidRequest("exclusive_group", "is given beside exec_id; give one of the two")
+        if not exec_id and not group:
             raise InvalidRequest("exec_id", "is empty; give the id of an execution")
-        return await self._executions.find(Key(owner(caller, requested, exec_id), exec_id))
+        caller = owner(current_caller(), requested, NotFound(exec_id, group))
+        if group:
+            return await self._executions.newest(caller, group)
+        return await self._executions.find(Key(caller, exec_id))
 
     async def _start(
         self,

@@ -82,7 +82,7 @@ def test_a_server_that_speaks_tls(certificates: Path, alone: StartAlone) -> None
         assert ask(gateway.url, "GET", "/v1/info").status == 401
         assert spy.calls == []
         assert ask(gateway.url, "GET", "/api/poll/me").status == 401
-        assert spy.calls == [("List", {"authorization": "Bearer me"})]
+        assert spy.calls == [("Poll", {"authorization": "Bearer me"})]
         # Somebody else's certificate is no server of ours: nothing is said to it.
         other = certificates / "other.pem"
         other.write_bytes(Authority("other").certificate)

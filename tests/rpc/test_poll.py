@@ -181,3 +181,45 @@ def test_a_wait_longer_than_a_minute_is_refused(server: Server) -> None:
     """The most that is granted is said."""
     start(server, "true", exec_id="x")
     assert refused(lambda: poll(server, "x", wait=61), "INVALID_ARGUMENT").fields == ["wait"]
+
+
+def test_by_group(server: Server) -> None:
+    """Instead of an id: the caller's own newest in that group; when that is deleted, the one before it."""
+    nothing = refused(lambda: poll(server, "", exclusive_group="g"), "NOT_FOUND")
+    assert "exclusive_group 'g'" in nothing.message
+    for exec_id in ("first", "second"):
+        run(server, "echo", exec_id, exec_id=exec_id, exclusive_group="g")
+        answer = poll(server, "", exclusive_group="g", offset=0)
+        assert (answer.execution.exec_id, joined(answer.chunks)) == (exec_id, b"%b\n" % exec_id.encode())
+    start(server, "true", exec_id="other", exclusive_group="h")
+    start(server, "true", exec_id="theirs", exclusive_group="g", caller=f"{server.caller}-b")
+    assert poll(server, "", exclusive_group="g").execution.exec_id == "second"
+    server.stub.Delete(api.DeleteRequest(exec_id="second"))
+    assert poll(server, "", exclusive_group="g").execution.exec_id == "first"
+
+
+def test_another_callers_group_looks_like_none(server: Server) -> None:
+    """As everywhere: who is no operator is told the same of what is another's and of what is not there."""
+    other = f"{server.caller}-b"
+    start(server, "true", exec_id="theirs", exclusive_group="g", caller=other)
+    answers = [
+        refused(partial(poll, server, "", exclusive_group="g", caller=owner), "NOT_FOUND").message
+        for owner in (other, "nobody", "")
+    ]
+    assert len(set(answers)) == 1
+
+
+def test_an_id_or_a_group(server: Server) -> None:
+    """One of the two says which execution is meant."""
+    assert refused(lambda: poll(server, "x", exclusive_group="g"), "INVALID_ARGUMENT").fields == ["exclusive_group"]
+    assert refused(lambda: poll(server, ""), "INVALID_ARGUMENT").fields == ["exec_id"]
+
+
+def test_by_group_after_a_restart(start_server: START_SERVER) -> None:
+    """What the server had in memory is in the index too. An operator polls another caller's."""
+    server = start_server(name="restarted")
+    start(server, "sleep", "60", exec_id="held", exclusive_group="g")
+    start(server, "true", exec_id="theirs", exclusive_group="g", caller="bob")
+    server.restart()
+    assert poll(server, "", exclusive_group="g").execution.exec_id == "held"
+    assert poll(server, "", exclusive_group="g", caller="bob").execution.exec_id == "theirs"

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rexec.v1 import execution_pb2 as rexec_dot_v1_dot_execution__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rexec/v1/execution_service.proto\x12\x08rexec.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18rexec/v1/execution.proto\"F\n\x0bOutputLimit\x12\x11\n\tmax_bytes\x18\x01 \x01(\x04\x12$\n\x08overflow\x18\x02 \x01(\x0e\x32\x12.rexec.v1.Overflow\"v\n\x0eResourceLimits\x12\x14\n\x0cmemory_bytes\x18\x01 \x01(\x04\x12\x13\n\x0b\x63pu_seconds\x18\x02 \x01(\x04\x12\x11\n\tprocesses\x18\x03 \x01(\r\x12\x12\n\nopen_files\x18\x04 \x01(\r\x12\x12\n\nfile_bytes\x18\x05 \x01(\x04\"\xf0\x06\n\x0b\x45xecRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x03(\t\x12\r\n\x05shell\x18\x03 \x01(\t\x12\x19\n\x11working_directory\x18\x04 \x01(\t\x12N\n\x15\x65nvironment_variables\x18\x05 \x03(\x0b\x32/.rexec.v1.ExecRequest.EnvironmentVariablesEntry\x12\'\n\nstdin_mode\x18\x06 \x01(\x0e\x32\x13.rexec.v1.StdinMode\x12\x15\n\rinitial_stdin\x18\x07 \x01(\x0c\x12)\n\x0bstderr_mode\x18\x08 \x01(\x0e\x32\x14.rexec.v1.StderrMode\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nkill_grace\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rdrain_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12unattended_timeout\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\tleftovers\x18\r \x01(\x0e\x32\x13.rexec.v1.Leftovers\x12%\n\x06output\x18\x0e \x01(\x0b\x32\x15.rexec.v1.OutputLimit\x12(\n\x06limits\x18\x0f \x01(\x0b\x32\x18.rexec.v1.ResourceLimits\x12,\n\tretention\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x06labels\x18\x11 \x03(\x0b\x32!.rexec.v1.ExecRequest.LabelsEntry\x12\x17\n\x0f\x65xclusive_group\x18\x12 \x01(\t\x12\'\n\x04wait\x18\x13 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04text\x18\x14 \x01(\x08\x1a;\n\x19\x45nvironmentVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x01\n\x0c\x45xecResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.rexec.v1.Execution\x12\x17\n\x0f\x61lready_existed\x18\x02 \x01(\x08\x12%\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x15.rexec.v1.OutputChunk\x12\x13\n\x0bnext_offset\x18\x04 \x01(\x04\x12\x0b\n\x03\x65of\x18\x05 \x01(\x08\"\xe4\x01\n\x0bPollRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x10\n\x06offset\x18\x02 \x01(\x04H\x00\x12\x14\n\ntail_lines\x18\x03 \x01(\rH\x00\x12\x14\n\ntail_bytes\x18\x04 \x01(\x04H\x00\x12\x11\n\tmax_bytes\x18\x05 \x01(\r\x12\'\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x08\x63hannels\x18\x07 \x03(\x0e\x32\x11.rexec.v1.Channel\x12\x0c\n\x04text\x18\x08 \x01(\x08\x12\x0e\n\x06\x63\x61ller\x18\t \x01(\tB\x07\n\x05start\"\x96\x01\n\x0cPollResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.rexec.v1.Execution\x12%\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x15.rexec.v1.OutputChunk\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x04\x12\x15\n\rskipped_bytes\x18\x04 \x01(\x04\x12\x0b\n\x03\x65of\x18\x05 \x01(\x08\"\xe1\x01\n\rFollowRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x10\n\x06offset\x18\x02 \x01(\x04H\x00\x12\x14\n\ntail_lines\x18\x03 \x01(\rH\x00\x12\x14\n\ntail_bytes\x18\x04 \x01(\x04H\x00\x12#\n\x08\x63hannels\x18\x05 \x03(\x0e\x32\x11.rexec.v1.Channel\x12\x35\n\x12heartbeat_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04text\x18\x07 \x01(\x08\x12\x0e\n\x06\x63\x61ller\x18\x08 \x01(\tB\x07\n\x05start\"/\n\x06Output\x12%\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x15.rexec.v1.OutputChunk\"5\n\tHeartbeat\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe7\x01\n\x0e\x46ollowResponse\x12\x13\n\x0bnext_offset\x18\x01 \x01(\x04\x12\'\n\x08snapshot\x18\x02 \x01(\x0b\x32\x13.rexec.v1.ExecutionH\x00\x12\"\n\x06output\x18\x03 \x01(\x0b\x32\x10.rexec.v1.OutputH\x00\x12\x1c\n\x03gap\x18\x04 \x01(\x0b\x32\r.rexec.v1.GapH\x00\x12(\n\theartbeat\x18\x05 \x01(\x0b\x32\x13.rexec.v1.HeartbeatH\x00\x12\"\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x13.rexec.v1.ExecutionH\x00\x42\x07\n\x05\x65vent\"\xe0\x01\n\x0bListRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x1f\n\x06states\x18\x03 \x03(\x0e\x32\x0f.rexec.v1.State\x12\x31\n\x06labels\x18\x04 \x03(\x0b\x32!.rexec.v1.ListRequest.LabelsEntry\x12\x17\n\x0f\x65xclusive_group\x18\x05 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\x0cListResponse\x12\'\n\nexecutions\x18\x01 \x03(\x0b\x32\x13.rexec.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\rSignalRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\x05\x12$\n\x05scope\x18\x03 \x01(\x0e\x32\x15.rexec.v1.SignalScope\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\"8\n\x0eSignalResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.rexec.v1.Execution\"_\n\rCancelRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12-\n\nkill_grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\"8\n\x0e\x43\x61ncelResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.rexec.v1.Execution\"O\n\x11WriteStdinRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0b\n\x03\x65of\x18\x04 \x01(\x08\":\n\x12WriteStdinResponse\x12$\n\x05stdin\x18\x01 \x01(\x0b\x32\x15.rexec.v1.StdinStatus\" \n\rDeleteRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x16\n\x14GetServerInfoRequest\"\x8c\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\x12\x13\n\x0bmax_running\x18\x04 \x01(\r\x12\x12\n\ntail_lines\x18\x05 \x01(\r\x12\x1c\n\x14\x64\x65\x66\x61ult_output_bytes\x18\x06 \x01(\x04\x12.\n\x0bmax_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11\x64\x65\x66\x61ult_retention\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x66\x65\x61tures\x18\t \x03(\t*g\n\tStdinMode\x12\x1a\n\x16STDIN_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTDIN_MODE_NULL\x10\x01\x12\x14\n\x10STDIN_MODE_BYTES\x10\x02\x12\x13\n\x0fSTDIN_MODE_OPEN\x10\x03*[\n\nStderrMode\x12\x1b\n\x17STDERR_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14STDERR_MODE_SEPARATE\x10\x01\x12\x16\n\x12STDERR_MODE_MERGED\x10\x02*N\n\tLeftovers\x12\x19\n\x15LEFTOVERS_UNSPECIFIED\x10\x00\x12\x12\n\x0eLEFTOVERS_KILL\x10\x01\x12\x12\n\x0eLEFTOVERS_KEEP\x10\x02*V\n\x08Overflow\x12\x18\n\x14OVERFLOW_UNSPECIFIED\x10\x00\x12\x18\n\x14OVERFLOW_DROP_OLDEST\x10\x01\x12\x16\n\x12OVERFLOW_TERMINATE\x10\x02*\\\n\x0bSignalScope\x12\x1c\n\x18SIGNAL_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12SIGNAL_SCOPE_GROUP\x10\x01\x12\x17\n\x13SIGNAL_SCOPE_LEADER\x10\x02\x32\xc8\x04\n\x10\x45xecutionService\x12\x35\n\x04\x45xec\x12\x15.rexec.v1.ExecRequest\x1a\x16.rexec.v1.ExecResponse\x12\x35\n\x04Poll\x12\x15.rexec.v1.PollRequest\x1a\x16.rexec.v1.PollResponse\x12=\n\x06\x46ollow\x12\x17.rexec.v1.FollowRequest\x1a\x18.rexec.v1.FollowResponse0\x01\x12\x35\n\x04List\x12\x15.rexec.v1.ListRequest\x1a\x16.rexec.v1.ListResponse\x12;\n\x06Signal\x12\x17.rexec.v1.SignalRequest\x1a\x18.rexec.v1.SignalResponse\x12;\n\x06\x43\x61ncel\x12\x17.rexec.v1.CancelRequest\x1a\x18.rexec.v1.CancelResponse\x12G\n\nWriteStdin\x12\x1b.rexec.v1.WriteStdinRequest\x1a\x1c.rexec.v1.WriteStdinResponse\x12;\n\x06\x44\x65lete\x12\x17.rexec.v1.DeleteRequest\x1a\x18.rexec.v1.DeleteResponse\x12P\n\rGetServerInfo\x12\x1e.rexec.v1.GetServerInfoRequest\x1a\x1f.rexec.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rexec/v1/execution_service.proto\x12\x08rexec.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18rexec/v1/execution.proto\"F\n\x0bOutputLimit\x12\x11\n\tmax_bytes\x18\x01 \x01(\x04\x12$\n\x08overflow\x18\x02 \x01(\x0e\x32\x12.rexec.v1.Overflow\"v\n\x0eResourceLimits\x12\x14\n\x0cmemory_bytes\x18\x01 \x01(\x04\x12\x13\n\x0b\x63pu_seconds\x18\x02 \x01(\x04\x12\x11\n\tprocesses\x18\x03 \x01(\r\x12\x12\n\nopen_files\x18\x04 \x01(\r\x12\x12\n\nfile_bytes\x18\x05 \x01(\x04\"\xf0\x06\n\x0b\x45xecRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x03(\t\x12\r\n\x05shell\x18\x03 \x01(\t\x12\x19\n\x11working_directory\x18\x04 \x01(\t\x12N\n\x15\x65nvironment_variables\x18\x05 \x03(\x0b\x32/.rexec.v1.ExecRequest.EnvironmentVariablesEntry\x12\'\n\nstdin_mode\x18\x06 \x01(\x0e\x32\x13.rexec.v1.StdinMode\x12\x15\n\rinitial_stdin\x18\x07 \x01(\x0c\x12)\n\x0bstderr_mode\x18\x08 \x01(\x0e\x32\x14.rexec.v1.StderrMode\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nkill_grace\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rdrain_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12unattended_timeout\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\tleftovers\x18\r \x01(\x0e\x32\x13.rexec.v1.Leftovers\x12%\n\x06output\x18\x0e \x01(\x0b\x32\x15.rexec.v1.OutputLimit\x12(\n\x06limits\x18\x0f \x01(\x0b\x32\x18.rexec.v1.ResourceLimits\x12,\n\tretention\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x06labels\x18\x11 \x03(\x0b\x32!.rexec.v1.ExecRequest.LabelsEntry\x12\x17\n\x0f\x65xclusive_group\x18\x12 \x01(\t\x12\'\n\x04wait\x18\x13 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04text\x18\x14 \x01(\x08\x1a;\n\x19\x45nvironmentVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x01\n\x0c\x45xecResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.rexec.v1.Execution\x12\x17\n\x0f\x61lready_existed\x18\x02 \x01(\x08\x12%\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x15.rexec.v1.OutputChunk\x12\x13\n\x0bnext_offset\x18\x04 \x01(\x04\x12\x0b\n\x03\x65of\x18\x05 \x01(\x08\"\xfd\x01\n\x0bPollRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x10\n\x06offset\x18\x02 \x01(\x04H\x00\x12\x14\n\ntail_lines\x18\x03 \x01(\rH\x00\x12\x14\n\ntail_bytes\x18\x04 \x01(\x04H\x00\x12\x11\n\tmax_bytes\x18\x05 \x01(\r\x12\'\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x08\x63hannels\x18\x07 \x03(\x0e\x32\x11.rexec.v1.Channel\x12\x0c\n\x04text\x18\x08 \x01(\x08\x12\x0e\n\x06\x63\x61ller\x18\t \x01(\t\x12\x17\n\x0f\x65xclusive_group\x18\n \x01(\tB\x07\n\x05start\"\x96\x01\n\x0cPollResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.rexec.v1.Execution\x12%\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x15.rexec.v1.OutputChunk\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x04\x12\x15\n\rskipped_bytes\x18\x04 \x01(\x04\x12\x0b\n\x03\x65of\x18\x05 \x01(\x08\"\xe1\x01\n\rFollowRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x10\n\x06offset\x18\x02 \x01(\x04H\x00\x12\x14\n\ntail_lines\x18\x03 \x01(\rH\x00\x12\x14\n\ntail_bytes\x18\x04 \x01(\x04H\x00\x12#\n\x08\x63hannels\x18\x05 \x03(\x0e\x32\x11.rexec.v1.Channel\x12\x35\n\x12heartbeat_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04text\x18\x07 \x01(\x08\x12\x0e\n\x06\x63\x61ller\x18\x08 \x01(\tB\x07\n\x05start\"/\n\x06Output\x12%\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x15.rexec.v1.OutputChunk\"5\n\tHeartbeat\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe7\x01\n\x0e\x46ollowResponse\x12\x13\n\x0bnext_offset\x18\x01 \x01(\x04\x12\'\n\x08snapshot\x18\x02 \x01(\x0b\x32\x13.rexec.v1.ExecutionH\x00\x12\"\n\x06output\x18\x03 \x01(\x0b\x32\x10.rexec.v1.OutputH\x00\x12\x1c\n\x03gap\x18\x04 \x01(\x0b\x32\r.rexec.v1.GapH\x00\x12(\n\theartbeat\x18\x05 \x01(\x0b\x32\x13.rexec.v1.HeartbeatH\x00\x12\"\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x13.rexec.v1.ExecutionH\x00\x42\x07\n\x05\x65vent\"\xe0\x01\n\x0bListRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x1f\n\x06states\x18\x03 \x03(\x0e\x32\x0f.rexec.v1.State\x12\x31\n\x06labels\x18\x04 \x03(\x0b\x32!.rexec.v1.ListRequest.LabelsEntry\x12\x17\n\x0f\x65xclusive_group\x18\x05 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\x0cListResponse\x12\'\n\nexecutions\x18\x01 \x03(\x0b\x32\x13.rexec.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\rSignalRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\x05\x12$\n\x05scope\x18\x03 \x01(\x0e\x32\x15.rexec.v1.SignalScope\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\"8\n\x0eSignalResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.rexec.v1.Execution\"_\n\rCancelRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12-\n\nkill_grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\"8\n\x0e\x43\x61ncelResponse\x12&\n\texecution\x18\x01 \x01(\x0b\x32\x13.rexec.v1.Execution\"O\n\x11WriteStdinRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0b\n\x03\x65of\x18\x04 \x01(\x08\":\n\x12WriteStdinResponse\x12$\n\x05stdin\x18\x01 \x01(\x0b\x32\x15.rexec.v1.StdinStatus\" \n\rDeleteRequest\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x16\n\x14GetServerInfoRequest\"\x8c\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\x12\x13\n\x0bmax_running\x18\x04 \x01(\r\x12\x12\n\ntail_lines\x18\x05 \x01(\r\x12\x1c\n\x14\x64\x65\x66\x61ult_output_bytes\x18\x06 \x01(\x04\x12.\n\x0bmax_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11\x64\x65\x66\x61ult_retention\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x66\x65\x61tures\x18\t \x03(\t*g\n\tStdinMode\x12\x1a\n\x16STDIN_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTDIN_MODE_NULL\x10\x01\x12\x14\n\x10STDIN_MODE_BYTES\x10\x02\x12\x13\n\x0fSTDIN_MODE_OPEN\x10\x03*[\n\nStderrMode\x12\x1b\n\x17STDERR_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14STDERR_MODE_SEPARATE\x10\x01\x12\x16\n\x12STDERR_MODE_MERGED\x10\x02*N\n\tLeftovers\x12\x19\n\x15LEFTOVERS_UNSPECIFIED\x10\x00\x12\x12\n\x0eLEFTOVERS_KILL\x10\x01\x12\x12\n\x0eLEFTOVERS_KEEP\x10\x02*V\n\x08Overflow\x12\x18\n\x14OVERFLOW_UNSPECIFIED\x10\x00\x12\x18\n\x14OVERFLOW_DROP_OLDEST\x10\x01\x12\x16\n\x12OVERFLOW_TERMINATE\x10\x02*\\\n\x0bSignalScope\x12\x1c\n\x18SIGNAL_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12SIGNAL_SCOPE_GROUP\x10\x01\x12\x17\n\x13SIGNAL_SCOPE_LEADER\x10\x02\x32\xc8\x04\n\x10\x45xecutionService\x12\x35\n\x04\x45xec\x12\x15.rexec.v1.ExecRequest\x1a\x16.rexec.v1.ExecResponse\x12\x35\n\x04Poll\x12\x15.rexec.v1.PollRequest\x1a\x16.rexec.v1.PollResponse\x12=\n\x06\x46ollow\x12\x17.rexec.v1.FollowRequest\x1a\x18.rexec.v1.FollowResponse0\x01\x12\x35\n\x04List\x12\x15.rexec.v1.ListRequest\x1a\x16.rexec.v1.ListResponse\x12;\n\x06Signal\x12\x17.rexec.v1.SignalRequest\x1a\x18.rexec.v1.SignalResponse\x12;\n\x06\x43\x61ncel\x12\x17.rexec.v1.CancelRequest\x1a\x18.rexec.v1.CancelResponse\x12G\n\nWriteStdin\x12\x1b.rexec.v1.WriteStdinRequest\x1a\x1c.rexec.v1.WriteStdinResponse\x12;\n\x06\x44\x65lete\x12\x17.rexec.v1.DeleteRequest\x1a\x18.rexec.v1.DeleteResponse\x12P\n\rGetServerInfo\x12\x1e.rexec.v1.GetServerInfoRequest\x1a\x1f.rexec.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,16 +40,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LISTREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_STDINMODE']._serialized_start=3431
-  _globals['_STDINMODE']._serialized_end=3534
-  _globals['_STDERRMODE']._serialized_start=3536
-  _globals['_STDERRMODE']._serialized_end=3627
-  _globals['_LEFTOVERS']._serialized_start=3629
-  _globals['_LEFTOVERS']._serialized_end=3707
-  _globals['_OVERFLOW']._serialized_start=3709
-  _globals['_OVERFLOW']._serialized_end=3795
-  _globals['_SIGNALSCOPE']._serialized_start=3797
-  _globals['_SIGNALSCOPE']._serialized_end=3889
+  _globals['_STDINMODE']._serialized_start=3456
+  _globals['_STDINMODE']._serialized_end=3559
+  _globals['_STDERRMODE']._serialized_start=3561
+  _globals['_STDERRMODE']._serialized_end=3652
+  _globals['_LEFTOVERS']._serialized_start=3654
+  _globals['_LEFTOVERS']._serialized_end=3732
+  _globals['_OVERFLOW']._serialized_start=3734
+  _globals['_OVERFLOW']._serialized_end=3820
+  _globals['_SIGNALSCOPE']._serialized_start=3822
+  _globals['_SIGNALSCOPE']._serialized_end=3914
   _globals['_OUTPUTLIMIT']._serialized_start=137
   _globals['_OUTPUTLIMIT']._serialized_end=207
   _globals['_RESOURCELIMITS']._serialized_start=209
@@ -63,43 +63,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECRESPONSE']._serialized_start=1213
   _globals['_EXECRESPONSE']._serialized_end=1365
   _globals['_POLLREQUEST']._serialized_start=1368
-  _globals['_POLLREQUEST']._serialized_end=1596
-  _globals['_POLLRESPONSE']._serialized_start=1599
-  _globals['_POLLRESPONSE']._serialized_end=1749
-  _globals['_FOLLOWREQUEST']._serialized_start=1752
-  _globals['_FOLLOWREQUEST']._serialized_end=1977
-  _globals['_OUTPUT']._serialized_start=1979
-  _globals['_OUTPUT']._serialized_end=2026
-  _globals['_HEARTBEAT']._serialized_start=2028
-  _globals['_HEARTBEAT']._serialized_end=2081
-  _globals['_FOLLOWRESPONSE']._serialized_start=2084
-  _globals['_FOLLOWRESPONSE']._serialized_end=2315
-  _globals['_LISTREQUEST']._serialized_start=2318
-  _globals['_LISTREQUEST']._serialized_end=2542
+  _globals['_POLLREQUEST']._serialized_end=1621
+  _globals['_POLLRESPONSE']._serialized_start=1624
+  _globals['_POLLRESPONSE']._serialized_end=1774
+  _globals['_FOLLOWREQUEST']._serialized_start=1777
+  _globals['_FOLLOWREQUEST']._serialized_end=2002
+  _globals['_OUTPUT']._serialized_start=2004
+  _globals['_OUTPUT']._serialized_end=2051
+  _globals['_HEARTBEAT']._serialized_start=2053
+  _globals['_HEARTBEAT']._serialized_end=2106
+  _globals['_FOLLOWRESPONSE']._serialized_start=2109
+  _globals['_FOLLOWRESPONSE']._serialized_end=2340
+  _globals['_LISTREQUEST']._serialized_start=2343
+  _globals['_LISTREQUEST']._serialized_end=2567
   _globals['_LISTREQUEST_LABELSENTRY']._serialized_start=1165
   _globals['_LISTREQUEST_LABELSENTRY']._serialized_end=1210
-  _globals['_LISTRESPONSE']._serialized_start=2544
-  _globals['_LISTRESPONSE']._serialized_end=2624
-  _globals['_SIGNALREQUEST']._serialized_start=2626
-  _globals['_SIGNALREQUEST']._serialized_end=2728
-  _globals['_SIGNALRESPONSE']._serialized_start=2730
-  _globals['_SIGNALRESPONSE']._serialized_end=2786
-  _globals['_CANCELREQUEST']._serialized_start=2788
-  _globals['_CANCELREQUEST']._serialized_end=2883
-  _globals['_CANCELRESPONSE']._serialized_start=2885
-  _globals['_CANCELRESPONSE']._serialized_end=2941
-  _globals['_WRITESTDINREQUEST']._serialized_start=2943
-  _globals['_WRITESTDINREQUEST']._serialized_end=3022
-  _globals['_WRITESTDINRESPONSE']._serialized_start=3024
-  _globals['_WRITESTDINRESPONSE']._serialized_end=3082
-  _globals['_DELETEREQUEST']._serialized_start=3084
-  _globals['_DELETEREQUEST']._serialized_end=3116
-  _globals['_DELETERESPONSE']._serialized_start=3118
-  _globals['_DELETERESPONSE']._serialized_end=3134
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=3136
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=3158
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=3161
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=3429
-  _globals['_EXECUTIONSERVICE']._serialized_start=3892
-  _globals['_EXECUTIONSERVICE']._serialized_end=4476
+  _globals['_LISTRESPONSE']._serialized_start=2569
+  _globals['_LISTRESPONSE']._serialized_end=2649
+  _globals['_SIGNALREQUEST']._serialized_start=2651
+  _globals['_SIGNALREQUEST']._serialized_end=2753
+  _globals['_SIGNALRESPONSE']._serialized_start=2755
+  _globals['_SIGNALRESPONSE']._serialized_end=2811
+  _globals['_CANCELREQUEST']._serialized_start=2813
+  _globals['_CANCELREQUEST']._serialized_end=2908
+  _globals['_CANCELRESPONSE']._serialized_start=2910
+  _globals['_CANCELRESPONSE']._serialized_end=2966
+  _globals['_WRITESTDINREQUEST']._serialized_start=2968
+  _globals['_WRITESTDINREQUEST']._serialized_end=3047
+  _globals['_WRITESTDINRESPONSE']._serialized_start=3049
+  _globals['_WRITESTDINRESPONSE']._serialized_end=3107
+  _globals['_DELETEREQUEST']._serialized_start=3109
+  _globals['_DELETEREQUEST']._serialized_end=3141
+  _globals['_DELETERESPONSE']._serialized_start=3143
+  _globals['_DELETERESPONSE']._serialized_end=3159
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=3161
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=3183
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=3186
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=3454
+  _globals['_EXECUTIONSERVICE']._serialized_start=3917
+  _globals['_EXECUTIONSERVICE']._serialized_end=4501
 # @@protoc_insertion_point(module_scope)

@@ -427,8 +427,9 @@ class PollRequest(_message.Message):
     CHANNELS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
+    EXCLUSIVE_GROUP_FIELD_NUMBER: _builtins.int
     exec_id: _builtins.str
-    """Which execution."""
+    """Which execution; or exclusive_group instead."""
     offset: _builtins.int
     """From this offset."""
     tail_lines: _builtins.int
@@ -441,6 +442,8 @@ class PollRequest(_message.Message):
     """Output as text."""
     caller: _builtins.str
     """Whose execution, for the operator role; empty: one's own."""
+    exclusive_group: _builtins.str
+    """Instead of exec_id: the caller's newest execution in this exclusive_group."""
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
         """Wait until there is output beyond the start, or the end, or this long (at most 60 s); unset: answer now."""
@@ -461,10 +464,11 @@ class PollRequest(_message.Message):
         channels: _abc.Iterable[_execution_pb2.Channel.ValueType] | None = ...,
         text: _builtins.bool = ...,
         caller: _builtins.str = ...,
+        exclusive_group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "channels", b"channels", "exec_id", b"exec_id", "max_bytes", b"max_bytes", "offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines", "text", b"text", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "channels", b"channels", "exclusive_group", b"exclusive_group", "exec_id", b"exec_id", "max_bytes", b"max_bytes", "offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines", "text", b"text", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["offset", "tail_lines", "tail_bytes"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015

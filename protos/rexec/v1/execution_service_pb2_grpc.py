@@ -106,7 +106,7 @@ class ExecutionServiceServicer:
 
     def Poll(self, request, context):
         """Says what an execution is doing and returns output. Never consumes: the same request gives the same bytes while they are kept.
-        NOT_FOUND, OUT_OF_RANGE (offset beyond the end), INVALID_ARGUMENT.
+        NOT_FOUND (also when nothing is in its exclusive_group), OUT_OF_RANGE (offset beyond the end), INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,7 @@ class ExecutionServiceStub:
     """
     Poll: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.PollRequest, _execution_service_pb2.PollResponse]
     """Says what an execution is doing and returns output. Never consumes: the same request gives the same bytes while they are kept.
-    NOT_FOUND, OUT_OF_RANGE (offset beyond the end), INVALID_ARGUMENT.
+    NOT_FOUND (also when nothing is in its exclusive_group), OUT_OF_RANGE (offset beyond the end), INVALID_ARGUMENT.
     """
     Follow: _grpc.UnaryStreamMultiCallable[_execution_service_pb2.FollowRequest, _execution_service_pb2.FollowResponse]
     """Streams an execution's log as it grows, from any offset, until its end. First a snapshot, last, exactly once, the end;
@@ -97,7 +97,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """
     Poll: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.PollRequest, _execution_service_pb2.PollResponse]  # type: ignore[assignment]
     """Says what an execution is doing and returns output. Never consumes: the same request gives the same bytes while they are kept.
-    NOT_FOUND, OUT_OF_RANGE (offset beyond the end), INVALID_ARGUMENT.
+    NOT_FOUND (also when nothing is in its exclusive_group), OUT_OF_RANGE (offset beyond the end), INVALID_ARGUMENT.
     """
     Follow: _aio.UnaryStreamMultiCallable[_execution_service_pb2.FollowRequest, _execution_service_pb2.FollowResponse]  # type: ignore[assignment]
     """Streams an execution's log as it grows, from any offset, until its end. First a snapshot, last, exactly once, the end;
@@ -156,7 +156,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.PollResponse, _abc.Awaitable[_execution_service_pb2.PollResponse]]:
         """Says what an execution is doing and returns output. Never consumes: the same request gives the same bytes while they are kept.
-        NOT_FOUND, OUT_OF_RANGE (offset beyond the end), INVALID_ARGUMENT.
+        NOT_FOUND (also when nothing is in its exclusive_group), OUT_OF_RANGE (offset beyond the end), INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
