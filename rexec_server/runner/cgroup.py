@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple
 
 from rexec_server.core.launch import Confinement, Limits
+from rexec_server.runner import linux
 
 EXECUTIONS = "rexec"
 # Where the runner and its shims are: a cgroup with processes of its own may not have controllers for those below.
@@ -140,6 +141,19 @@ class Cgroup:
     @classmethod
     def existing(cls, base: str | None, name: str) -> Cgroup | None:
         return cls(f"{base}/{name}") if base and os.path.isdir(f"{base}/{name}") else None
+
+    def fork(self) -> int | None:
+        """Forks a process that is born in it; None when the kernel does not: before Linux 5.7, or under a filter."""
+        try:
+            directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            return linux.fork_into(directory)
+        except OSError:
+            return None
+        finally:
+            os.close(directory)
 
     def enter(self, strict: bool) -> None:
         """Moves the calling process in; called by the command's process before its exec. OSError only if strict."""

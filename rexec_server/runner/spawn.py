@@ -78,8 +78,9 @@ def fork_command(launch: Launch, stdio: Stdio, exit_draft: int, cgroup: Cgroup |
     """Forks the command's process, which waits behind its barrier. OSError (EAGAIN) when there are too many."""
     barrier_read, barrier_write = os.pipe2(os.O_CLOEXEC)
     failure_read, failure_write = os.pipe2(os.O_CLOEXEC)
+    born_inside = cgroup.fork() if cgroup else None
     try:
-        pid = os.fork()
+        pid = os.fork() if born_inside is None else born_inside
     except OSError:
         for fd in (barrier_read, barrier_write, failure_read, failure_write):
             os.close(fd)
@@ -87,7 +88,8 @@ def fork_command(launch: Launch, stdio: Stdio, exit_draft: int, cgroup: Cgroup |
     if pid == 0:
         os.close(barrier_write)
         os.close(failure_read)
-        _run_child(launch, stdio, barrier_read, failure_write, exit_draft, cgroup, heritage)
+        to_enter = cgroup if born_inside is None else None
+        _run_child(launch, stdio, barrier_read, failure_write, exit_draft, to_enter, heritage)
     os.close(barrier_read)
     os.close(failure_write)
     return Born(pid, barrier_write, failure_read)

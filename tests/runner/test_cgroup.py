@@ -156,3 +156,19 @@ def test_t_cn_05_a_real_cgroup_holds_memory(start_runner: Callable[..., Runner])
         pytest.skip("no memory controller of cgroup v2 is delegated to us")
     run = runner.run(PYTHON, "-c", "x = b'x' * (256 << 20)", confinement=Confinement(memory_bytes=64 << 20))
     assert run.wait().reason == Reason.OUT_OF_MEMORY
+
+
+def test_what_is_no_cgroup_gives_birth_to_nothing(tmp_path: Path) -> None:
+    """Where the kernel makes no process in a cgroup, or there is none any more, the ordinary way is taken instead."""
+    assert Cgroup(str(tmp_path)).fork() is None
+    assert Cgroup(str(tmp_path / "gone")).fork() is None
+
+
+def test_a_command_is_in_its_cgroup(start_runner: Callable[..., Runner]) -> None:
+    """From its birth on, whichever way it got there."""
+    runner = start_runner()
+    if not runner.ask("info")["cgroup"]:
+        pytest.skip("no cgroup v2 is delegated to us")
+    run = runner.run("cat", "/proc/self/cgroup")
+    assert run.wait().exit_code == 0
+    assert f"/rexec/{run.name}\n".encode() in run.output()
