@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 from rexec_server.core.execution import CHANNELS, Extent
@@ -21,6 +22,8 @@ MAX_CHUNKS = 8192
 _BLOCK = 64 * 1024
 # Indexes of this many segments are remembered per reader.
 _REMEMBERED = 4
+# A look-up is a fraction of what Channel(number) takes.
+_CHANNEL = {int(channel): channel for channel in Channel}
 
 T = TypeVar("T")
 
@@ -87,16 +90,17 @@ class LogReader:
                 if offset < start:  # the segment before it, or its index, was damaged
                     items.append(Missing(offset, start))
                     offset = start
-                for piece in index.pieces(offset):
-                    if left <= 0 or len(items) >= MAX_CHUNKS:
-                        return Reading(items, offset)
-                    if piece.channel in channels:
-                        data = self._pread(start, piece.offset, min(left, piece.end - piece.offset))
-                        items.append(Chunk(Channel(piece.channel), piece.offset, piece.time, data))
-                        left -= len(data)
-                        offset = piece.offset + len(data)
-                    else:
-                        offset = piece.end
+                with self._segment(start) as segment:
+                    for piece in index.pieces(offset):
+                        if left <= 0 or len(items) >= MAX_CHUNKS:
+                            return Reading(items, offset)
+                        if piece.channel in channels:
+                            data = os.pread(segment, min(left, piece.end - piece.offset), piece.offset - start)
+                            items.append(Chunk(_CHANNEL[piece.channel], piece.offset, piece.time, data))
+                            left -= len(data)
+                            offset = piece.offset + len(data)
+                        else:
+                            offset = piece.end
             except FileNotFoundError:
                 # Dropped under us; the next read begins with the gap. What we have is right as far as it goes.
                 return Reading(items, offset) if items else self.read(offset, max_bytes, channels, end)
@@ -170,7 +174,7 @@ class LogReader:
 
     def _backwards(self) -> Iterator[tuple[Range, int]]:
         for start in reversed(self._starts()):
-            for piece in reversed(list(self._index(start).pieces(start))):
+            for piece in self._index(start).backwards():
                 yield piece, start
 
     def _starts(self) -> list[int]:
@@ -187,12 +191,17 @@ class LogReader:
             del self._indexes[next(iter(self._indexes))]
         return index
 
-    def _pread(self, start: int, offset: int, size: int) -> bytes:
+    @contextmanager
+    def _segment(self, start: int) -> Iterator[int]:
         fd = os.open(f"{self._directory}/{segment_name(start)}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.pread(fd, size, offset - start)
+            yield fd
         finally:
             os.close(fd)
+
+    def _pread(self, start: int, offset: int, size: int) -> bytes:
+        with self._segment(start) as segment:
+            return os.pread(segment, size, offset - start)
 
     def _retry(self, look: Callable[[], T]) -> T:
         """Looks again when the oldest segment was dropped in between; the writer cannot lap us for ever."""

@@ -89,10 +89,19 @@ class SegmentIndex:
         """The pieces from `offset` on; the first is cut to begin there."""
         first = max(0, bisect_right(self._offsets, offset) - 1)
         for i in range(first, len(self._offsets)):
-            low = max(offset, self._offsets[i])
-            high = min(self.end, self._offsets[i + 1] if i + 1 < len(self._offsets) else self.end)
+            low, high = max(offset, self._offsets[i]), self._end_of(i)
             if low < high:
                 yield Range(low, high, self._times[i], self._channels[i])
+
+    def backwards(self) -> Iterator[Range]:
+        """All pieces, the newest first: there may be a million, of which a tail is the last few."""
+        for i in reversed(range(len(self._offsets))):
+            low, high = self._offsets[i], self._end_of(i)
+            if low < high:
+                yield Range(low, high, self._times[i], self._channels[i])
+
+    def _end_of(self, i: int) -> int:
+        return min(self.end, self._offsets[i + 1] if i + 1 < len(self._offsets) else self.end)
 
     def _read_pieces(self, fd: int, position: int) -> bool:
         data = os.pread(fd, max(0, os.fstat(fd).st_size - position), position)

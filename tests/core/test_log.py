@@ -209,3 +209,15 @@ def test_before_gives_what_came_right_before(tmp_path: Path, channel: Channel) -
         for size in range(5):
             want = b"".join(byte for at, byte in whole if at < offset)
             assert reader.before(offset, channel, size) == (want[-size:] if size else b"")
+
+
+def test_a_piece_beyond_what_was_seen_counts_later(tmp_path: Path) -> None:
+    """The size was seen before the writer went on: totals are of the bytes that were seen, channel by channel."""
+    write_log(tmp_path, [(OUT, b"12345"), (OUT, b"678"), (ERR, b"9")], set())
+    whole = (tmp_path / segment_name(0)).read_bytes()
+    reader = LogReader(str(tmp_path))
+    for seen, produced in ((0, (0, 0)), (4, (4, 0)), (7, (7, 0)), (9, (8, 1))):
+        (tmp_path / segment_name(0)).write_bytes(whole[:seen])
+        for looking in (reader, LogReader(str(tmp_path))):
+            assert looking.extent().produced == produced
+            assert b"".join(chunk.data for chunk in looking.read(0, 100).chunks) == whole[:seen]
