@@ -38,9 +38,10 @@ class Leader:
         except (ProcessLookupError, PermissionError):
             pass  # ended; or it has become another user by a setuid program, and is out of our reach
 
-    def reap(self) -> None:
+    def reap(self, *, exiting: bool = False) -> None:
+        """exiting: it is about to end, and is waited for; else it has ended."""
         try:
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | (0 if exiting else os.WNOHANG))
         except ChildProcessError:
             pass  # not our child: somebody else reaps it
         os.close(self.pidfd)

@@ -107,7 +107,7 @@ def _supervise(order: Order, lock: int, site: Site) -> None:
         failure = StartError(errno_name(error), f"could not record the start: {error.strerror}")
     failure = failure or born.release()
     if failure:
-        leader.reap()
+        leader.reap(exiting=True)  # or its cgroup could not be removed
         return _fail(order, draft, lock, failure)
 
     loop = Loop()
