@@ -8,12 +8,13 @@ import os
 _PR_SET_DUMPABLE = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# As unsigned long each: some options want the unused ones to be 0 to their last bit.
+_libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 
 def prctl(option: int, argument: int = 0, second: int = 0) -> int:
     """The call's own answer. OSError when the kernel refuses it."""
-    # As unsigned long each: some options want the unused ones to be 0 to their last bit.
-    answer: int = _libc.prctl(option, *map(ctypes.c_ulong, (argument, second, 0, 0)))
+    answer: int = _libc.prctl(option, argument, second, 0, 0)
     if answer < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -166,8 +166,7 @@ class Cgroup:
 
     def members(self) -> list[int]:
         try:
-            with open(f"{self._path}/cgroup.procs") as file:
-                return [int(line) for line in file]
+            return [int(pid) for pid in linux.read_small(f"{self._path}/cgroup.procs").split()]
         except OSError:
             return []
 

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import signal
 import struct
 import sys
@@ -29,10 +28,12 @@ _CLONE_ARGS = struct.Struct("=11Q")
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NAME = 15
 _WNOWAIT = 0x01000000
-_SYS_WAITID = {"x86_64": 247, "aarch64": 95, "riscv64": 95}.get(platform.machine())
+_SYS_WAITID = {"x86_64": 247, "aarch64": 95, "riscv64": 95}.get(os.uname().machine)
 
-_SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134}.get(platform.machine())
+_SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134}.get(os.uname().machine)
 _INTERNAL_SIGNALS = (32, 33)
+# Made once, here: to make a type of ctypes costs a new process more than the call.
+_Name, _SigInfo, _Rusage = ctypes.c_char * 16, ctypes.c_byte * 128, ctypes.c_long * 18
 
 # linux/pidfd.h: PIDFD_GET_INFO tells any holder of a pidfd the status of a process that was reaped (Linux 6.15).
 _PIDFD_GET_INFO = 0xC040FF0B
@@ -85,7 +86,8 @@ def fork_into(cgroup: int) -> int:
 
 def set_process_name(name: str) -> None:
     """What ps and top show; the kernel keeps 15 bytes."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    buffer = _Name()
+    buffer.value = name.encode()[:15]
     prctl(_PR_SET_NAME, ctypes.addressof(buffer))
 
 
@@ -103,7 +105,7 @@ def peek_usage(pidfd: int) -> Usage | None:
     """What an ended, unreaped child and its waited-for children used; None where the system call is unknown."""
     if _SYS_WAITID is None:
         return None
-    siginfo, rusage = (ctypes.c_byte * 128)(), (ctypes.c_long * 18)()
+    siginfo, rusage = _SigInfo(), _Rusage()
     options = os.WEXITED | os.WNOHANG | _WNOWAIT
     if _libc.syscall(_SYS_WAITID, int(os.P_PIDFD), pidfd, siginfo, options, rusage) != 0:
         return None
@@ -173,14 +175,25 @@ def _may_trace(pid: int) -> bool:
     return True
 
 
+def read_small(path: str) -> bytes:
+    """The whole of a small file of the kernel's. open() would read it with six times the calls, in each new process."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while piece := os.read(fd, 16 * 1024):
+            data += piece
+        return data
+    finally:
+        os.close(fd)
+
+
 def stat_fields(pid: int) -> list[str] | None:
     """/proc/PID/stat from field 3 (state) on, or None when there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            data = file.read().decode(errors="replace")
+        data = read_small(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return data[data.rindex(")") + 2 :].split()
+    return data[data.rindex(b")") + 2 :].decode().split()
 
 
 def start_ticks(pid: int) -> int | None:
