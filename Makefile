@@ -38,8 +38,13 @@ load: $(STAMP) ## 1,000 commands, 10,000 followers, 10,000 runs: what each costs
 torture: $(STAMP) ## kill, stop, fill and cut for a long time, and judge every execution (ARGS='--seed N --executions 5000 --kills 500')
 	@$(BIN)/python -m tests.torture $(ARGS)
 
-bench: $(STAMP) ## measure, as ratios within one run (ARGS='--repetitions 5')
+bench: $(STAMP)-bench ## measure beside ssh and others, in 20 minutes (ARGS='run-to-end', ARGS=--short)
 	@$(BIN)/python -m bench $(ARGS)
+
+$(STAMP)-bench: $(STAMP)
+	@echo 'Installing what it compares with.'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
 
 lint: $(STAMP) ## style, types, the import law, the contract, stale generated code
 	$(BIN)/ruff check .

@@ -1,85 +1,94 @@
-"""`make bench`: rexec beside the physical limit, as ratios within one run.
+"""`make bench`: rexec beside what people would use instead.
 
-Candidates take turns inside each repetition, so that a slow phase of the machine hits all of them. An absolute time
+Candidates take turns inside each repetition, so that a slow phase of the machine meets all of them. An absolute time
 from a shared machine means little; a ratio from one run means something.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
-import statistics
-import subprocess
-import tempfile
+import pkgutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from rexec_client import Client
-from tests.servers import Server
+from rich.console import Console
 
-Candidate = Callable[[], None]
+from bench import benchmarks, machine, table
+from bench.lab import Lab, lab
+from bench.model import Benchmark, Size, Skipped
+from bench.results import Result
+from bench.turns import measure
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=15, help="how often each candidate has its turn")
+    every = all_benchmarks()
+    options = _parse(every)
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # we start programs beside live channels; see rexec_server.cli
+    console = Console(highlight=False, width=None if os.isatty(1) else 160)
+    chosen = [benchmark for name, benchmark in every.items() if not options.names or name in options.names]
+    results = options.results if options.size == Size.FULL else options.results / options.size
+    begun = time.monotonic()
+    try:
+        with lab(options.directory) as opened:
+            for benchmark in chosen:
+                result = run(benchmark, opened, options, console)
+                table.show(result, benchmark, console)
+                result.save(results)
+    except Skipped as error:
+        raise SystemExit(f"bench: {error}") from None
+    console.print(f"\n{(time.monotonic() - begun) / 60:.1f} minutes in all")
+
+
+def all_benchmarks() -> dict[str, Benchmark]:
+    """By name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    found = [importlib.import_module(f"bench.benchmarks.{name}").BENCHMARK for name in names]
+    return {benchmark.name: benchmark for benchmark in found}
+
+
+def run(benchmark: Benchmark, lab: Lab, options: argparse.Namespace, console: Console) -> Result:
+    """One benchmark, all of its cases."""
+    begun = time.monotonic()
+    with console.status(f"{benchmark.name}: starts") as status:
+
+        def tell(text: str) -> None:
+            status.update(f"{benchmark.name}: {text}")
+
+        cases = [case.with_only(options.candidates) for case in benchmark.cases(options.size)]
+        measured = [measure(case, lab, options.repetitions, tell) for case in cases]
+    seconds = round(time.monotonic() - begun, 1)
+    return Result(
+        benchmark.name, options.size, options.repetitions, seconds, machine.describe(lab.directory), measured
+    )  # fmt: skip
+
+
+def _parse(every: dict[str, Benchmark]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description="rexec beside what people would use instead.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(every)}")
+    parser.add_argument(
+        "--short", dest="size", action="store_const", const=Size.SHORT, help="less of everything: a minute for each"
+    )
+    parser.add_argument("--size", type=Size, default=Size.FULL, help=argparse.SUPPRESS)
+    parser.add_argument("--repetitions", type=int, default=3, metavar="N", help="how often each has its turn (3)")
+    parser.add_argument(
+        "--candidate", dest="candidates", action="append", default=[], metavar="TEXT",
+        help="only candidates with TEXT in their name, and the reference; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where results are kept")
+    parser.add_argument(
+        "--directory", type=Path, default=Path("/var/tmp"), metavar="DIR", help="a disk for what is written (/var/tmp)"
+    )
     options = parser.parse_args()
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-    with tempfile.TemporaryDirectory() as directory:
-        server = Server(Path(directory) / "state")
-        try:
-            with Client(server.target) as client:
-                measure("run `true` to its end", run_candidates(client), options.repetitions)
-                measure("256 MB of output to the client", stream_candidates(client), max(3, options.repetitions // 5))
-        finally:
-            server.close()
-
-
-def run_candidates(client: Client) -> dict[str, Candidate]:
-    def local() -> None:
-        for _ in range(20):
-            assert subprocess.run(["true"], check=False).returncode == 0
-
-    def remote() -> None:
-        for _ in range(20):
-            assert client.run(["true"]).returncode == 0
-
-    return {"subprocess.run": local, "rexec": remote}
-
-
-def stream_candidates(client: Client) -> dict[str, Candidate]:
-    size = 256 * 1024 * 1024
-    command = ["head", "-c", str(size), "/dev/zero"]
-
-    def local() -> None:
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert sum(len(data) for data in iter(lambda: process.stdout.read(256 * 1024), b"")) == size
-
-    def remote() -> None:
-        handle = client.start(command, max_output=size * 2)
-        with handle.output() as chunks:
-            assert sum(len(chunk.data) for chunk in chunks) == size
-
-    return {"a local pipe": local, "rexec, kept in the log": remote}
-
-
-def measure(title: str, candidates: dict[str, Candidate], repetitions: int) -> None:
-    """Prints medians, and their ratio to the first candidate."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for repetition in range(repetitions + 1):
-        for name, candidate in candidates.items():
-            begun = time.perf_counter()
-            candidate()
-            if repetition:  # the first one warms up
-                times[name].append(time.perf_counter() - begun)
-    reference = statistics.median(next(iter(times.values())))
-    print(f"\n{title}")
-    for name, values in times.items():
-        median = statistics.median(values)
-        spread = f"{min(values):.3f} to {max(values):.3f}"
-        print(f"  {name:24} {median:8.3f} s   ({spread})   x {median / reference:.2f}")
+    for name in options.names:
+        if name not in every:
+            parser.error(f"there is no benchmark {name!r}; there are {', '.join(every)}")
+    if options.repetitions < 1:
+        parser.error("--repetitions: at least 1")
+    return options
 
 
 if __name__ == "__main__":

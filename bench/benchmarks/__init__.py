@@ -1,0 +1,1 @@
+"""One benchmark in each file, with its goals beside it."""

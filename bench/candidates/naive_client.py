@@ -1,0 +1,80 @@
+"""The naive server as a program, and the client that people write for it: it polls."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.lab import end
+from bench.ports import free_port, wait_for_port
+
+# As many as the gateway answers with, beside those of its event streams.
+THREADS = 64
+# Between two polls, in seconds. People take more, and wait longer for an end.
+PAUSE = 0.001
+
+
+class NaiveServer:
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        with (directory / "log").open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.candidates.naive", str(self.port), str(THREADS)], stderr=log
+            )
+        wait_for_port(self.port, self._process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def close(self) -> None:
+        end(self._process)
+
+
+class Json:
+    """A connection on which JSON is posted."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def post(self, path: str, body: Any = None) -> dict[str, Any]:
+        """The answer. RuntimeError unless it is 200."""
+        data = b"" if body is None else json.dumps(body).encode()
+        self._connection.request("POST", path, data, {"Content-Type": "application/json"} if data else {})
+        response = self._connection.getresponse()
+        content = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{path} answered {response.status}: {content[:100]!r}")
+        answer: dict[str, Any] = json.loads(content)
+        return answer
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def connection(port: int) -> Iterator[Json]:
+    json_connection = Json(port)
+    try:
+        yield json_connection
+    finally:
+        json_connection.close()
+
+
+def run(server: Json, arguments: Sequence[str]) -> tuple[int, bytes]:
+    """Runs a command to its end: the exit code, and the output."""
+    key = server.post("/exec", {"cmd": list(arguments)})["id"]
+    output = ""
+    while True:
+        answer = server.post(f"/poll/{key}?lines=1000000")
+        output += answer["output"]
+        if answer["status"] == "finished":
+            return answer["exit_code"], output.encode()
+        time.sleep(PAUSE)
