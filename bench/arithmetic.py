@@ -43,43 +43,48 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def summary(row: Row, metric: str) -> Summary | None:
     """Of one metric over all turns; None when no turn gave it."""
-    values = [sample[metric] for sample in row.samples if sample is not None and metric in sample]
+    values = [value for value in _values(row, metric) if value is not None]
     if not values:
         return None
     return Summary(statistics.median(values), min(values), max(values), len(values))
 
 
 def ratio(case: CaseResult, row: Row) -> float | None:
-    """How many times the reference's first metric this row's is: the median over repetitions that have both.
-
-    Within a repetition both met the same phase of the machine, so the ratio is taken there.
-    """
+    """How many times the reference's first metric this row's is."""
     metric = case.metrics[0].name
     reference = case.row(case.reference)
-    if reference is None:
-        return None
-    ratios = [
-        ours[metric] / theirs[metric]
-        for ours, theirs in zip(row.samples, reference.samples, strict=False)
-        if ours is not None and theirs is not None and metric in ours and theirs.get(metric)
-    ]
+    return paired(_values(row, metric), _values(reference, metric)) if reference else None
+
+
+def paired(ours: Sequence[float | None], theirs: Sequence[float | None]) -> float | None:
+    """The median over those repetitions that have both: within one, both met the same phase of the machine."""
+    ratios = [our / their for our, their in zip(ours, theirs, strict=False) if our is not None and their]
     return statistics.median(ratios) if ratios else None
 
 
 def verdict(goal: Goal, result: Result) -> Verdict:
-    value = _median(goal.of, result)
-    if value is None or not goal.times:
-        return Verdict(goal, value)
-    others = [other for other in (_median(cell, result) for cell in goal.times) if other]
+    ours = _cell(goal.of, result)
+    if not goal.times:
+        return Verdict(goal, _median(ours))
+    others = [values for values in (_cell(cell, result) for cell in goal.times) if _median(values) is not None]
     if not others:
         return Verdict(goal, None)
     # The best of the others: the lowest of what should be low, the highest of what should be high.
-    best = min(others) if goal.bound == "at most" else max(others)
-    return Verdict(goal, value / best)
+    best = (min if goal.bound == "at most" else max)(others, key=lambda values: _median(values) or 0)
+    return Verdict(goal, paired(ours, best))
 
 
-def _median(cell: Cell, result: Result) -> float | None:
+def _cell(cell: Cell, result: Result) -> Sequence[float | None]:
     case = result.case(cell.case)
     row = case.row(cell.candidate) if case else None
-    found = summary(row, cell.metric) if row else None
-    return found.median if found else None
+    return _values(row, cell.metric) if row else ()
+
+
+def _values(row: Row, metric: str) -> Sequence[float | None]:
+    """One for each repetition."""
+    return [None if sample is None else sample.get(metric) for sample in row.samples]
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None

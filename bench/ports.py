@@ -31,3 +31,10 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], with
         if time.monotonic() > deadline:
             raise RuntimeError(f"{process.args!r} was not ready within {within:g} s")
         time.sleep(0.005)
+
+
+def receive_all(port: int, piece: int, feed: Callable[[bytes], None]) -> None:
+    """Everything that a server on loopback writes, until it hangs up."""
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        while data := sock.recv(piece):
+            feed(data)

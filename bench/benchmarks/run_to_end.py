@@ -113,7 +113,12 @@ def _paramiko(lab: Lab) -> Iterator[Call]:
 @contextmanager
 def _naive(lab: Lab) -> Iterator[Call]:
     with naive_client.connection(lab.get(naive_client.NaiveServer).port) as connection:
-        yield lambda: _expect(*naive_client.run(connection, COMMAND))
+
+        def call() -> None:
+            output: list[bytes] = []
+            _expect(naive_client.run(connection, COMMAND, output.append), b"".join(output))
+
+        yield call
 
 
 @contextmanager

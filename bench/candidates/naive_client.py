@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,13 @@ def connection(port: int) -> Iterator[Json]:
         json_connection.close()
 
 
-def run(server: Json, arguments: Sequence[str]) -> tuple[int, bytes]:
-    """Runs a command to its end: the exit code, and the output."""
+def run(server: Json, arguments: Sequence[str], feed: Callable[[bytes], None]) -> int:
+    """Runs a command to its end, feeds all of its output, and returns the exit code."""
     key = server.post("/exec", {"cmd": list(arguments)})["id"]
-    output = ""
     while True:
-        answer = server.post(f"/poll/{key}?lines=1000000")
-        output += answer["output"]
+        answer = server.post(f"/poll/{key}?lines=1000000000")
+        if answer["output"]:
+            feed(answer["output"].encode())
         if answer["status"] == "finished":
-            return answer["exit_code"], output.encode()
+            return int(answer["exit_code"])
         time.sleep(PAUSE)

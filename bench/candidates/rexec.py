@@ -107,10 +107,10 @@ def run_raw(stub: api_grpc.ExecutionServiceStub, arguments: Sequence[str]) -> tu
     reply = stub.Exec(request, timeout=30)
     if not reply.eof:
         raise Wrong("it had not ended after 10 s")
-    return _exit_code(reply.execution), b"".join(chunk.data for chunk in reply.chunks)
+    return exit_code(reply.execution), b"".join(chunk.data for chunk in reply.chunks)
 
 
-def _exit_code(execution: Execution) -> int:
+def exit_code(execution: Execution) -> int:
     """Wrong when it was not an exit code that ended it."""
     if execution.WhichOneof("exit_status") != "exit_code":
         raise Wrong(f"it did not exit: {execution}")
