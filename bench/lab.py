@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from bench.model import Skipped
+from bench.processes import descendants
 
 # File systems in memory: nothing written there is durable, and syncing costs nothing.
 _IN_MEMORY = {"tmpfs", "ramfs"}
@@ -50,9 +52,9 @@ class Lab:
         return found  # type: ignore[no-any-return]
 
     @contextmanager
-    def own(self, kind: type[S], *flags: str) -> Iterator[S]:
+    def own(self, kind: type[S], *arguments: object) -> Iterator[S]:
         """One that nobody else uses: to be filled, or to be weighed."""
-        service = kind(self.fresh(kind.__name__), *flags)  # type: ignore[call-arg]
+        service = kind(self.fresh(kind.__name__), *arguments)  # type: ignore[call-arg]
         try:
             yield service
         finally:
@@ -90,6 +92,17 @@ def file_system(path: Path) -> str:
         if (place + "/").startswith(mount.rstrip("/") + "/") and len(mount) > best:
             best, found = len(mount), kind
     return found
+
+
+def end_all(process: subprocess.Popen[Any]) -> None:
+    """A server, and at once what it has started: what it had to do for that is not our subject."""
+    started = descendants(process.pid)
+    end(process, within=1)
+    for pid in started:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it went with the server
 
 
 def end(process: subprocess.Popen[Any], within: float = 20) -> None:

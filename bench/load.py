@@ -13,7 +13,12 @@ from bench.model import Sample
 
 def sample(times: Sequence[float], wall: float) -> Sample:
     """From the seconds that each call took, and those that all took together."""
-    return {"p50": percentile(times, 50) * 1e3, "p99": percentile(times, 99) * 1e3, "rate": len(times) / wall}
+    return latencies(times) | {"rate": len(times) / wall}
+
+
+def latencies(times: Sequence[float]) -> dict[str, float]:
+    """From seconds, p50 and p99 in milliseconds."""
+    return {"p50": percentile(times, 50) * 1e3, "p99": percentile(times, 99) * 1e3}
 
 
 def by_threads(calls: Sequence[Callable[[], None]], count: int) -> Sample:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.lab import end
+from bench.lab import end_all
 from bench.ports import free_port, wait_for_port
 
 # As many as the gateway answers with, beside those of its event streams.
@@ -35,7 +35,7 @@ class NaiveServer:
         return self._process.pid
 
     def close(self) -> None:
-        end(self._process)
+        end_all(self._process)
 
 
 class Json:

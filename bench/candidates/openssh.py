@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from bench.lab import end
+from bench.lab import end, end_all
 from bench.model import Skipped
 from bench.ports import free_port, wait_for_port, wait_until
 
@@ -80,7 +80,7 @@ class Sshd:
         return ["ssh", "-F", str(self.client_config), *options, "bench", *arguments]
 
     def close(self) -> None:
-        end(self._process)
+        end_all(self._process)
 
     def _generate(self, name: str) -> None:
         subprocess.run(

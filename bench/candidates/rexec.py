@@ -43,6 +43,10 @@ class RexecServer:
     def runner_pid(self) -> int:
         return int((self.state_dir / "runner.pid").read_text())
 
+    @property
+    def gateway_port(self) -> int:
+        return int(self.gateway.rpartition(":")[2])
+
     def start(self) -> None:
         """Starts it and waits until it says that it listens, and where."""
         with self._log.open("a") as log:

@@ -7,15 +7,17 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.lab import end
+from bench.lab import end_all
 from bench.model import Skipped
 from bench.ports import free_port, wait_for_port
 
 # Between two questions for the end, in seconds.
 PAUSE = 0.001
+TRUES = tuple((f"true-{number}", "true") for number in range(16))
 _CONFIGURATION = """
 [supervisord]
 nodaemon = true
@@ -39,17 +41,17 @@ stderr_logfile = NONE
 
 
 class Supervisord:
-    """It knows `true-0` to `true-15`: a program runs once at a time, so each client has its own."""
+    """A server that knows some programs. A program runs once at a time, so each client has its own."""
 
-    programs: tuple[tuple[str, str], ...] = tuple((f"true-{number}", "true") for number in range(16))
-
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, programs: Sequence[tuple[str, str]] = TRUES) -> None:
+        """programs: names and commands."""
         if importlib.util.find_spec("supervisor") is None:
             raise Skipped("there is no Supervisor here: pip install 'rexec[bench]'")
         self.port = free_port()
+        self.programs = programs
         configuration = directory / "supervisord.conf"
         text = _CONFIGURATION.format(directory=directory, port=self.port)
-        for name, command in self.programs:
+        for name, command in programs:
             text += _PROGRAM.format(name=name, command=command, directory=directory)
         configuration.write_text(text)
         with (directory / "log").open("w") as log:
@@ -68,7 +70,7 @@ class Supervisord:
         return xmlrpc.client.ServerProxy(f"http://127.0.0.1:{self.port}/RPC2").supervisor
 
     def close(self) -> None:
-        end(self._process)
+        end_all(self._process)
 
 
 def run(supervisor: Any, name: str) -> int:

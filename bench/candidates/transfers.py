@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from rexec.v1 import execution_service_pb2 as api
 
-from bench.candidates import asyncssh_client, naive_client, paramiko_client, rexec
+from bench.candidates import asyncssh_client, naive_client, paramiko_client, rexec, server_sent_events
 from bench.candidates.openssh import Master, Sshd
 from bench.candidates.production import ProductionServer
 from bench.lab import Lab, end
@@ -203,3 +203,24 @@ def raw_socket(_: Lab, command: Sequence[str]) -> Iterator[Transfer]:
         yield lambda feed: receive_all(port, PIECE, feed)
     finally:
         end(process)
+
+
+@contextmanager
+def gateway(lab: Lab, command: Sequence[str]) -> Iterator[Transfer]:
+    """JSON to start it, and Server-Sent Events of its output."""
+    port = lab.get(rexec.RexecServer).gateway_port
+
+    def transfer(feed: Feed) -> None:
+        with naive_client.connection(port) as json_connection:
+            started = json_connection.post("/api/exec/follower", {"cmd": shlex.join(command)})
+            if started["status"] != "accepted":
+                raise Wrong(f"the gateway says {started}")
+        expect_status(server_sent_events.follow(port, "/api/follow/follower", feed))
+
+    yield transfer
+
+
+@contextmanager
+def piped(_: Lab, command: Sequence[str]) -> Iterator[Transfer]:
+    """The command, started here."""
+    yield _program(command)

@@ -1,0 +1,12 @@
+"""Descriptors: many connections need many."""
+
+from __future__ import annotations
+
+import resource
+
+
+def raise_limit() -> int:
+    """As many open files as this process may have. Returns how many that are."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
