@@ -7,33 +7,61 @@ from a shared machine means little; a ratio from one run means something.
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
-import pkgutil
+import signal
+import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 
-from bench import benchmarks, machine, table
+from bench import machine, picture, report, table
+from bench.benchmarks import (
+    command_line,
+    fan_out,
+    growth,
+    memory,
+    poll,
+    replay,
+    run_to_end,
+    short_lines,
+    stream,
+    wake_up,
+)  # fmt: skip
 from bench.lab import Lab, lab
 from bench.model import Benchmark, Size, Skipped
 from bench.results import Result
 from bench.turns import measure
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path("bench/results")
+PAGE = Path("docs/performance.md")
+PICTURES = [Path("docs/images/performance.svg"), Path("docs/images/performance.png")]
+REPORT = "report"
 
 
 def main() -> None:
     every = all_benchmarks()
     options = _parse(every)
+    if options.names == [REPORT]:
+        try:
+            results = report.load(options.results, every)
+            report.write(PAGE, results, every)
+            picture.draw(PICTURES, results, every)
+        except (report.NothingToReport, ValueError) as error:
+            raise SystemExit(f"bench: {error}") from None
+    else:
+        _measure(every, options)
+
+
+def _measure(every: dict[str, Benchmark], options: argparse.Namespace) -> None:
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # we start programs beside live channels; see rexec_server.cli
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started ends with us
     console = Console(highlight=False, width=None if os.isatty(1) else 160)
     chosen = [benchmark for name, benchmark in every.items() if not options.names or name in options.names]
     results = options.results if options.size == Size.FULL else options.results / options.size
     begun = time.monotonic()
     try:
-        with lab(options.directory) as opened:
+        with lab(options.directory, durable=options.size != Size.SHORTEST) as opened:
             for benchmark in chosen:
                 result = run(benchmark, opened, options, console)
                 table.show(result, benchmark, console)
@@ -44,10 +72,11 @@ def main() -> None:
 
 
 def all_benchmarks() -> dict[str, Benchmark]:
-    """By name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
-    found = [importlib.import_module(f"bench.benchmarks.{name}").BENCHMARK for name in names]
-    return {benchmark.name: benchmark for benchmark in found}
+    """By name, in the order in which they run and are shown."""
+    modules = (
+        run_to_end, stream, replay, short_lines, wake_up, fan_out, poll, memory, command_line, growth,
+    )  # fmt: skip
+    return {module.BENCHMARK.name: module.BENCHMARK for module in modules}
 
 
 def run(benchmark: Benchmark, lab: Lab, options: argparse.Namespace, console: Console) -> Result:
@@ -68,26 +97,25 @@ def run(benchmark: Benchmark, lab: Lab, options: argparse.Namespace, console: Co
 
 def _parse(every: dict[str, Benchmark]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="rexec beside what people would use instead.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(every)}")
-    parser.add_argument(
-        "--short", dest="size", action="store_const", const=Size.SHORT, help="less of everything: a minute for each"
-    )
-    parser.add_argument("--size", type=Size, default=Size.FULL, help=argparse.SUPPRESS)
-    parser.add_argument("--repetitions", type=int, default=3, metavar="N", help="how often each has its turn (3)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(every)}; or {REPORT}, which writes {PAGE}")
+    add("--short", action="store_true", help="less of everything: a minute for each, or less")
+    add("--size", type=Size, default=Size.FULL, help=argparse.SUPPRESS)
+    add("--repetitions", type=int, default=3, metavar="N", help="how often each has its turn (3)")
+    add(
         "--candidate", dest="candidates", action="append", default=[], metavar="TEXT",
         help="only candidates with TEXT in their name, and the reference; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where results are kept")
-    parser.add_argument(
-        "--directory", type=Path, default=Path("/var/tmp"), metavar="DIR", help="a disk for what is written (/var/tmp)"
-    )
+    add("--results", type=Path, default=RESULTS, metavar="DIR", help=f"where results are kept ({RESULTS})")
+    add("--directory", type=Path, default=Path("/var/tmp"), metavar="DIR", help="a disk to write on (/var/tmp)")
     options = parser.parse_args()
     for name in options.names:
-        if name not in every:
-            parser.error(f"there is no benchmark {name!r}; there are {', '.join(every)}")
+        if name not in every and options.names != [REPORT]:
+            parser.error(f"there is no benchmark {name!r}; there are {', '.join(every)}; `{REPORT}` stands alone")
     if options.repetitions < 1:
         parser.error("--repetitions: at least 1")
+    if options.short:
+        options.size = Size.SHORT
     return options
 
 

@@ -74,10 +74,13 @@ class Lab:
 
 
 @contextmanager
-def lab(parent: Path) -> Iterator[Lab]:
-    """A lab in a directory of its own below `parent`, that is removed with all that was written. Skipped in memory."""
+def lab(parent: Path, *, durable: bool = True) -> Iterator[Lab]:
+    """A lab in a directory of its own below `parent`, that is removed with all that was written.
+
+    Skipped in memory, unless it need not be durable.
+    """
     kind = file_system(parent)
-    if kind in _IN_MEMORY:
+    if durable and kind in _IN_MEMORY:
         raise Skipped(f"{parent} is in memory ({kind}), where syncing costs nothing: give --directory on a disk")
     # Short names: the path of a unix socket has 107 bytes.
     with tempfile.TemporaryDirectory(dir=parent, prefix="rexec-bench-") as name, Lab(Path(name)) as opened:

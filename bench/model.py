@@ -102,3 +102,4 @@ class Benchmark:
     about: str  # what is measured, and how, in a sentence or two
     cases: Callable[[Size], Sequence[Case]]
     goals: tuple[Goal, ...] = ()
+    pictured: tuple[str, ...] = ()  # names of the cases that the picture shows

@@ -19,8 +19,13 @@ Tell = Callable[[str], None]
 T = TypeVar("T")
 
 
-def measure(case: Case, lab: Lab, repetitions: int, tell: Tell = lambda _: None) -> CaseResult:
-    """All turns of a case. What goes wrong with a candidate ends its part, and is written in its row."""
+def measure(
+    case: Case, lab: Lab, repetitions: int, tell: Tell = lambda _: None, longest: float = LONGEST_TURN
+) -> CaseResult:
+    """All turns of a case, none of which takes more than `longest` seconds.
+
+    What goes wrong with a candidate ends its part, and is written in its row.
+    """
     result = CaseResult(case.name, list(case.metrics), case.reference)
     with ExitStack() as opened:
         players = []
@@ -28,14 +33,14 @@ def measure(case: Case, lab: Lab, repetitions: int, tell: Tell = lambda _: None)
             row = Row(candidate.name)
             result.rows.append(row)
             tell(f"{case.name}: {candidate.name} gets ready")
-            turn = _open(candidate, row, lab, opened)
+            turn = _open(candidate, row, lab, opened, longest)
             if turn is not None:
                 players.append((candidate, row, turn))
         if case.warm_up:
             for candidate, row, turn in players:
                 if not candidate.once:
                     tell(f"{case.name}: {candidate.name} warms up")
-                    _take(row, turn)
+                    _take(row, turn, longest)
                     row.samples.clear()
         for repetition in range(repetitions):
             for candidate, row, turn in rotated(players, repetition):
@@ -43,7 +48,7 @@ def measure(case: Case, lab: Lab, repetitions: int, tell: Tell = lambda _: None)
                     row.samples.append(None)
                 else:
                     tell(f"{case.name}: {candidate.name}, {repetition + 1} of {repetitions}")
-                    _take(row, turn)
+                    _take(row, turn, longest)
     return result
 
 
@@ -53,10 +58,10 @@ def rotated(players: Sequence[T], repetition: int) -> list[T]:
     return [*players[first:], *players[:first]]
 
 
-def _open(candidate: Candidate, row: Row, lab: Lab, opened: ExitStack) -> Turn | None:
+def _open(candidate: Candidate, row: Row, lab: Lab, opened: ExitStack, longest: float) -> Turn | None:
     """What takes a turn; it is closed at the end of the case, and what goes wrong there is the row's too."""
     try:
-        with _at_most(LONGEST_TURN):
+        with _at_most(longest):
             context = candidate.open(lab)
             turn = context.__enter__()
     except Skipped as skipped:
@@ -68,7 +73,7 @@ def _open(candidate: Candidate, row: Row, lab: Lab, opened: ExitStack) -> Turn |
 
     def close() -> None:
         try:
-            with _at_most(LONGEST_TURN):
+            with _at_most(longest):
                 context.__exit__(None, None, None)
         except Exception as error:
             row.error = row.error or f"at its end: {describe(error)}"
@@ -77,9 +82,9 @@ def _open(candidate: Candidate, row: Row, lab: Lab, opened: ExitStack) -> Turn |
     return turn
 
 
-def _take(row: Row, turn: Turn) -> None:
+def _take(row: Row, turn: Turn, longest: float) -> None:
     try:
-        with _at_most(LONGEST_TURN):
+        with _at_most(longest):
             row.samples.append(dict(turn()))
     except Exception as error:
         row.samples.append(None)

@@ -71,6 +71,7 @@ BENCHMARK = Benchmark(
     title="The command line, from its start to its end",
     about="`rexec run -- true` beside `ssh HOST true`. The limits are what Python itself and its gRPC take to start.",
     cases=cases,
+    pictured=(CASE,),
     goals=(
         Goal(
             "p50, of a new ssh connection",

@@ -131,6 +131,7 @@ BENCHMARK = Benchmark(
     about="Followers are one asyncio process over ten connections, which shares the processor with the server. "
     "Memory is the server's PSS, with all of them attached less with none.",
     cases=cases,
+    pictured=(ACTIVE, IDLE),
     goals=(
         Goal("p99 of a line to 1,000", Cell(ACTIVE, names.REXEC_RAW, "p99"), "at most", 100, unit="ms"),
         Goal("memory of an idle one", Cell(IDLE, names.REXEC_RAW, "memory"), "at most", 25, unit="KB"),

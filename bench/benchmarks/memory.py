@@ -143,5 +143,6 @@ BENCHMARK = Benchmark(
     title="A thousand executions at once",
     about="`sleep`. PSS of everything that keeps them, divided by them; the commands themselves are not counted.",
     cases=cases,
+    pictured=(CASE,),
     goals=(Goal("memory of each", Cell(CASE, names.REXEC, "memory"), "at most", 1_200, unit="KB"),),
 )

@@ -183,6 +183,7 @@ BENCHMARK = Benchmark(
     about="The newest lines of a small log and of a big one; then JSON polls of a command that writes 100 lines a "
     "second, the gateway's beside the naive server's. Both are served by cheroot.",
     cases=cases,
+    pictured=(_http(1), _http(16)),
     goals=(
         *(
             Goal(

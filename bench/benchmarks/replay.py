@@ -31,6 +31,7 @@ BENCHMARK = Benchmark(
     title="1 GB of a finished command",
     about="rexec reads its log; ssh, which has none, is given a file to `cat`.",
     cases=cases,
+    pictured=(CASE,),
     goals=(
         Goal(
             "plain, of OpenSSH's default",

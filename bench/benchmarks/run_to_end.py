@@ -10,11 +10,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from bench.candidates import asyncssh_client, naive_client, names, paramiko_client, rexec, supervisor
 from bench.candidates.openssh import Master, Sshd
+from bench.candidates.production import ProductionServer
 from bench.lab import Lab
 from bench.load import by_one, by_tasks, by_threads
 from bench.model import Benchmark, Candidate, Case, Cell, Goal, Metric, Opened, Size, Turn
 from bench.verify import expect_output, expect_status
-from rexec_client import AsyncClient
+from rexec_client import AsyncClient, Client
 
 LIMIT = "posix_spawn + wait (limit)"
 COMMAND = ("true",)
@@ -27,7 +28,7 @@ Clients = Callable[[Lab], AbstractContextManager[Call]]
 
 
 def cases(size: Size) -> Sequence[Case]:
-    one, many = size.pick(200, 40, 4), size.pick(640, 128, 32)
+    one, many = size.pick(100, 20, 2), size.pick(320, 64, 16)
     latency, rate = (Metric("p50", "ms"), Metric("p99", "ms")), Metric("rate", "/s", "higher")
     return (
         Case(ONE, (*latency, rate), _candidates(1, one), names.MASTER),
@@ -42,26 +43,30 @@ def _candidates(clients: int, count: int) -> tuple[Candidate, ...]:
         (names.REXEC, _threads(_library, clients, count)),
         (names.REXEC_ASYNC, _tasks(_async_library, clients, count)),
         (names.REXEC_RAW, _threads(_raw, clients, count)),
+        (names.REXEC_PRODUCTION, _threads(_production, clients, count)),
         (names.REXEC_CLI, _threads(_cli, clients, slow)),
         (names.SSH, _threads(_ssh, clients, slow)),
-        (names.MASTER, _threads(_master, clients, count)),
-        *([(FOUR_MASTERS, _threads(_master, 4, count))] if clients > 4 else []),
+        (names.MASTER, _threads(_master, clients, count, shared=True)),
+        *([(FOUR_MASTERS, _threads(_master, 4, count, shared=True))] if clients > 4 else []),
         (names.ASYNCSSH, _tasks(_asyncssh, clients, count)),
-        (names.PARAMIKO, _threads(_paramiko, clients, slow)),
-        (names.SUPERVISOR, _supervisor(clients, count)),
+        (names.PARAMIKO, _threads(_paramiko, clients, slow, shared=True)),
+        (names.SUPERVISOR, _supervisor(clients, slow)),
         (names.NAIVE, _threads(_naive, clients, count)),
         (LIMIT, _threads(_spawn, clients, count)),
     ]
     return tuple(Candidate(name, opened, once=name in once) for name, opened in at_once)
 
 
-def _threads(client: Clients, clients: int, count: int) -> Callable[[Lab], Opened]:
+def _threads(client: Clients, clients: int, count: int, *, shared: bool = False) -> Callable[[Lab], Opened]:
+    """A thread for each client; and a connection, unless they are `shared`."""
+
     @contextmanager
     def opened(lab: Lab) -> Iterator[Turn]:
         with ExitStack() as stack:
-            calls = [stack.enter_context(client(lab)) for _ in range(clients)]
-            for call in calls:
+            opened_clients = [stack.enter_context(client(lab)) for _ in range(1 if shared else clients)]
+            for call in opened_clients:
                 call()  # its connection is open from now on
+            calls = opened_clients * (clients if shared else 1)
             yield lambda: by_one(calls[0], count) if clients == 1 else by_threads(calls, count)
 
     return opened
@@ -70,13 +75,18 @@ def _threads(client: Clients, clients: int, count: int) -> Callable[[Lab], Opene
 @contextmanager
 def _library(lab: Lab) -> Iterator[Call]:
     with rexec.client(lab.get(rexec.RexecServer)) as client:
+        yield lambda: _run(client)
 
-        def call() -> None:
-            result = client.run(COMMAND)
-            expect_status(result.returncode)
-            expect_output(result.stdout, b"")
 
-        yield call
+@contextmanager
+def _production(lab: Lab) -> Iterator[Call]:
+    with lab.get(ProductionServer).client() as client:
+        yield lambda: _run(client)
+
+
+def _run(client: Client) -> None:
+    result = client.run(COMMAND)
+    _expect(result.returncode, result.stdout)
 
 
 @contextmanager
@@ -201,6 +211,7 @@ BENCHMARK = Benchmark(
     title="Run `true` to its end",
     about="From the call to the exit status. rexec reserves, starts and records each run durably, with its syncs.",
     cases=cases,
+    pictured=(ONE, MANY),
     goals=(
         Goal(
             "p50 with 1 client, of OpenSSH's with ControlMaster",

@@ -80,6 +80,7 @@ BENCHMARK = Benchmark(
     title="Many short lines",
     about="The numbers from 1, a line each, until the client has the last one and the exit status.",
     cases=cases,
+    pictured=(SEQ, EACH),
     goals=(
         Goal(
             "seq, of the same piped to cat",

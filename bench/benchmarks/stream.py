@@ -61,6 +61,7 @@ BENCHMARK = Benchmark(
     title="1 GB of a running command",
     about="`cat` of a file in the page cache. rexec keeps all of it in its log on the disk; the others keep nothing.",
     cases=cases,
+    pictured=(CASE,),
     goals=(
         Goal(
             "plain, of OpenSSH's default",

@@ -82,6 +82,7 @@ BENCHMARK = Benchmark(
     title="From a line's write to its reader",
     about="A command writes a line each 5 ms, and in it the time. The naive server's client polls each millisecond.",
     cases=cases,
+    pictured=(CASE,),
     goals=(
         Goal("p50 of the client library", Cell(CASE, names.REXEC, "p50"), "at most", 2, unit="ms"),
         Goal("p99 of the client library", Cell(CASE, names.REXEC, "p99"), "at most", 10, unit="ms"),

@@ -47,8 +47,11 @@ class Json:
     def post(self, path: str, body: Any = None) -> dict[str, Any]:
         """The answer. RuntimeError unless it is 200."""
         data = b"" if body is None else json.dumps(body).encode()
-        self._connection.request("POST", path, data, {"Content-Type": "application/json"} if data else {})
-        response = self._connection.getresponse()
+        try:
+            response = self._send(path, data)
+        except ConnectionError:  # the server hangs up on who has said nothing for some seconds
+            self._connection.close()
+            response = self._send(path, data)
         content = response.read()
         if response.status != 200:
             raise RuntimeError(f"{path} answered {response.status}: {content[:100]!r}")
@@ -57,6 +60,10 @@ class Json:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _send(self, path: str, data: bytes) -> http.client.HTTPResponse:
+        self._connection.request("POST", path, data, {"Content-Type": "application/json"} if data else {})
+        return self._connection.getresponse()
 
 
 @contextmanager
