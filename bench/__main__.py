@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import machine, picture, report, table
+from bench import machine, picture, profile, report, table
 from bench.benchmarks import (
     command_line,
     fan_out,
@@ -36,38 +36,45 @@ from bench.turns import measure
 RESULTS = Path("bench/results")
 PAGE = Path("docs/performance.md")
 PICTURES = [Path("docs/images/performance.svg"), Path("docs/images/performance.png")]
-REPORT = "report"
+REPORT, PROFILE = "report", "profile"
+_WHAT = "only these: {names}; or `report`: write the page and the picture; or `profile`: where the time goes"
 
 
 def main() -> None:
     every = all_benchmarks()
     options = _parse(every)
-    if options.names == [REPORT]:
-        try:
-            results = report.load(options.results, every)
-            report.write(PAGE, results, every)
-            picture.draw(PICTURES, results, every)
-        except (report.NothingToReport, ValueError) as error:
-            raise SystemExit(f"bench: {error}") from None
-    else:
-        _measure(every, options)
-
-
-def _measure(every: dict[str, Benchmark], options: argparse.Namespace) -> None:
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # we start programs beside live channels; see rexec_server.cli
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started ends with us
     console = Console(highlight=False, width=None if os.isatty(1) else 160)
-    chosen = [benchmark for name, benchmark in every.items() if not options.names or name in options.names]
-    results = options.results if options.size == Size.FULL else options.results / options.size
-    begun = time.monotonic()
     try:
-        with lab(options.directory, durable=options.size != Size.SHORTEST) as opened:
-            for benchmark in chosen:
-                result = run(benchmark, opened, options, console)
-                table.show(result, benchmark, console)
-                result.save(results)
-    except Skipped as error:
+        if options.names == [REPORT]:
+            _report(every, options)
+        elif options.names == [PROFILE]:
+            with lab(options.directory, durable=options.size != Size.SHORTEST) as opened:
+                profile.show(opened, options.size, console)
+        else:
+            _measure(every, options, console)
+    except (Skipped, report.NothingToReport, ValueError) as error:
         raise SystemExit(f"bench: {error}") from None
+
+
+def _report(every: dict[str, Benchmark], options: argparse.Namespace) -> None:
+    results = report.load(options.results, every)
+    report.write(PAGE, results, every)
+    picture.draw(PICTURES, results, every)
+
+
+def _measure(every: dict[str, Benchmark], options: argparse.Namespace, console: Console) -> None:
+    chosen = [benchmark for name, benchmark in every.items() if not options.names or name in options.names]
+    # What is not the whole comparison must not take its place.
+    whole = options.size == Size.FULL and not options.candidates
+    results = options.results if whole else options.results / options.size
+    begun = time.monotonic()
+    with lab(options.directory, durable=options.size != Size.SHORTEST) as opened:
+        for benchmark in chosen:
+            result = run(benchmark, opened, options, console)
+            table.show(result, benchmark, console)
+            result.save(results)
     console.print(f"\n{(time.monotonic() - begun) / 60:.1f} minutes in all")
 
 
@@ -98,7 +105,7 @@ def run(benchmark: Benchmark, lab: Lab, options: argparse.Namespace, console: Co
 def _parse(every: dict[str, Benchmark]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="rexec beside what people would use instead.")
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(every)}; or {REPORT}, which writes {PAGE}")
+    add("names", nargs="*", metavar="NAME", help=_WHAT.format(names=", ".join(every)))
     add("--short", action="store_true", help="less of everything: a minute for each, or less")
     add("--size", type=Size, default=Size.FULL, help=argparse.SUPPRESS)
     add("--repetitions", type=int, default=3, metavar="N", help="how often each has its turn (3)")
@@ -110,8 +117,8 @@ def _parse(every: dict[str, Benchmark]) -> argparse.Namespace:
     add("--directory", type=Path, default=Path("/var/tmp"), metavar="DIR", help="a disk to write on (/var/tmp)")
     options = parser.parse_args()
     for name in options.names:
-        if name not in every and options.names != [REPORT]:
-            parser.error(f"there is no benchmark {name!r}; there are {', '.join(every)}; `{REPORT}` stands alone")
+        if name not in every and options.names not in ([REPORT], [PROFILE]):
+            parser.error(f"there is no benchmark {name!r}; there are {', '.join(every)}")
     if options.repetitions < 1:
         parser.error("--repetitions: at least 1")
     if options.short:

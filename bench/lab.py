@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from bench.model import Skipped
 from bench.processes import descendants
+from rexec_server.runner.linux import become_subreaper
 
 # File systems in memory: nothing written there is durable, and syncing costs nothing.
 _IN_MEMORY = {"tmpfs", "ramfs"}
@@ -82,9 +83,23 @@ def lab(parent: Path, *, durable: bool = True) -> Iterator[Lab]:
     kind = file_system(parent)
     if durable and kind in _IN_MEMORY:
         raise Skipped(f"{parent} is in memory ({kind}), where syncing costs nothing: give --directory on a disk")
+    become_subreaper()
     # Short names: the path of a unix socket has 107 bytes.
-    with tempfile.TemporaryDirectory(dir=parent, prefix="rexec-bench-") as name, Lab(Path(name)) as opened:
-        yield opened
+    with tempfile.TemporaryDirectory(dir=parent, prefix="rexec-bench-", ignore_cleanup_errors=True) as name:
+        try:
+            with Lab(Path(name)) as opened:
+                yield opened
+        finally:
+            _end_what_is_left()
+
+
+def _end_what_is_left() -> None:
+    """Of who failed in the middle of something. Orphans have come to us, whatever sessions they made for themselves."""
+    for pid in descendants(os.getpid()):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it was about to go
 
 
 def file_system(path: Path) -> str:

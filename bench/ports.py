@@ -25,12 +25,17 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], within: float = 30) -> None:
     """Until `ready()`; RuntimeError when the process ends before, or takes longer."""
     deadline = time.monotonic() + within
-    while not ready():
-        if process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args!r} was not ready within {within:g} s")
-        time.sleep(0.005)
+    try:
+        while not ready():
+            if process.poll() is not None:
+                raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{process.args!r} was not ready within {within:g} s")
+            time.sleep(0.005)
+    except BaseException:  # whoever waits gives up, and will not end it
+        process.kill()
+        process.wait()
+        raise
 
 
 def receive_all(port: int, piece: int, feed: Callable[[bytes], None]) -> None:

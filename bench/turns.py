@@ -14,6 +14,8 @@ from bench.results import CaseResult, Row
 
 # No turn takes so long, in seconds: what does hangs, and its row says so.
 LONGEST_TURN = 180
+# Nor is anybody so long in getting ready: filling a server takes a while.
+LONGEST_START = 400
 
 Tell = Callable[[str], None]
 T = TypeVar("T")
@@ -33,7 +35,7 @@ def measure(
             row = Row(candidate.name)
             result.rows.append(row)
             tell(f"{case.name}: {candidate.name} gets ready")
-            turn = _open(candidate, row, lab, opened, longest)
+            turn = _open(candidate, row, lab, opened)
             if turn is not None:
                 players.append((candidate, row, turn))
         if case.warm_up:
@@ -58,10 +60,10 @@ def rotated(players: Sequence[T], repetition: int) -> list[T]:
     return [*players[first:], *players[:first]]
 
 
-def _open(candidate: Candidate, row: Row, lab: Lab, opened: ExitStack, longest: float) -> Turn | None:
+def _open(candidate: Candidate, row: Row, lab: Lab, opened: ExitStack) -> Turn | None:
     """What takes a turn; it is closed at the end of the case, and what goes wrong there is the row's too."""
     try:
-        with _at_most(longest):
+        with _at_most(LONGEST_START):
             context = candidate.open(lab)
             turn = context.__enter__()
     except Skipped as skipped:
@@ -73,7 +75,7 @@ def _open(candidate: Candidate, row: Row, lab: Lab, opened: ExitStack, longest: 
 
     def close() -> None:
         try:
-            with _at_most(longest):
+            with _at_most(LONGEST_START):
                 context.__exit__(None, None, None)
         except Exception as error:
             row.error = row.error or f"at its end: {describe(error)}"

@@ -58,6 +58,13 @@ class RexecServer:
                 ],
                 stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
+        try:
+            self._wait_until_it_listens()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_until_it_listens(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if match := _LISTENS.search(line):
@@ -71,11 +78,6 @@ class RexecServer:
     def stop(self) -> None:
         """The server; its runner, and what runs, go on."""
         end(self._process)
-
-    def processes(self) -> list[psutil.Process]:
-        """Server, gateway, runner and shims, but no command."""
-        server, runner = psutil.Process(self.pid), psutil.Process(self.runner_pid)
-        return [server, *server.children(), runner, *runner.children()]
 
     def close(self) -> None:
         self.stop()

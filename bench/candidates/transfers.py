@@ -35,17 +35,17 @@ Opener = Callable[[Lab, Sequence[str]], AbstractContextManager[Transfer]]
 def library(lab: Lab, command: Sequence[str]) -> Iterator[Transfer]:
     """A running command, through Follow; its log is deleted afterwards, so that the disk stays as it was."""
     with rexec.client(lab.get(rexec.RexecServer)) as client:
-        yield lambda feed: _follow_live(client, command, feed)
+        yield lambda feed: follow_live(client, command, feed)
 
 
 @contextmanager
 def production(lab: Lab, command: Sequence[str]) -> Iterator[Transfer]:
     """The same with TLS on both sides, rules and audit."""
     with lab.get(ProductionServer).client() as client:
-        yield lambda feed: _follow_live(client, command, feed)
+        yield lambda feed: follow_live(client, command, feed)
 
 
-def _follow_live(client: Client, command: Sequence[str], feed: Feed) -> None:
+def follow_live(client: Client, command: Sequence[str], feed: Feed) -> None:
     handle = client.start(command, max_output=KEPT)
     with handle.output() as chunks:
         for chunk in chunks:
@@ -58,13 +58,13 @@ def _follow_live(client: Client, command: Sequence[str], feed: Feed) -> None:
 def library_replay(lab: Lab, command: Sequence[str]) -> Iterator[Transfer]:
     """A finished execution, from its first byte."""
     with rexec.client(lab.get(rexec.RexecServer)) as client, _finished(client, command) as exec_id:
-        yield lambda feed: _follow_finished(client, exec_id, feed)
+        yield lambda feed: follow_finished(client, exec_id, feed)
 
 
 @contextmanager
 def production_replay(lab: Lab, command: Sequence[str]) -> Iterator[Transfer]:
     with lab.get(ProductionServer).client() as client, _finished(client, command) as exec_id:
-        yield lambda feed: _follow_finished(client, exec_id, feed)
+        yield lambda feed: follow_finished(client, exec_id, feed)
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def _finished(client: Client, command: Sequence[str]) -> Iterator[str]:
     client.delete(handle.exec_id)
 
 
-def _follow_finished(client: Client, exec_id: str, feed: Feed) -> None:
+def follow_finished(client: Client, exec_id: str, feed: Feed) -> None:
     handle = client.attach(exec_id)
     with handle.output() as chunks:
         for chunk in chunks:
