@@ -35,6 +35,28 @@ class Query:
     labels: tuple[tuple[str, str], ...] = ()
     exclusive_group: str | None = None
 
+    def sql(self) -> tuple[str, list[str | int]]:
+        """The statement, and the values that it binds."""
+        where: list[str] = ["delete_time = 0"]
+        values: list[str | int] = []
+        for clause, value in (
+            ("caller = ?", self.caller),
+            ("seq < ?", self.before),
+            ("exclusive_group = ?", self.exclusive_group),
+        ):
+            if value is not None:
+                where.append(clause)
+                values.append(value)
+        if self.states:
+            where.append(f"state IN ({','.join('?' * len(self.states))})")
+            values += [int(state) for state in self.states]
+        for name, value in self.labels:
+            where.append("EXISTS (SELECT 1 FROM json_each(request, '$.labels') WHERE key = ? AND value = ?)")
+            values += [name, value]
+        # Of the text only our own clauses, above; what the caller gave is bound.
+        sql = f"SELECT * FROM execution WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"  # noqa: S608
+        return sql, [*values, self.page_size]
+
 
 class Index:
     """The index file. Coroutines answer when what they wrote is on disk."""
@@ -115,26 +137,8 @@ class Index:
 
     async def page(self, query: Query) -> list[Record]:
         """A page, newest first."""
-        where, values = ["delete_time = 0"], []
-        for clause, value in (
-            ("caller = ?", query.caller),
-            ("seq < ?", query.before),
-            ("exclusive_group = ?", query.exclusive_group),
-        ):
-            if value is not None:
-                where.append(clause)
-                values.append(value)
-        if query.states:
-            where.append(f"state IN ({','.join('?' * len(query.states))})")
-            values += [int(state) for state in query.states]
-        for name, value in query.labels:
-            where.append("EXISTS (SELECT 1 FROM json_each(request, '$.labels') WHERE key = ? AND value = ?)")
-            values += [name, value]
-        # Of the text only our own clauses, above; what the caller gave is bound.
-        sql = f"SELECT * FROM execution WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"  # noqa: S608
-        return await self._database.do(
-            lambda db: [Record.from_row(row) for row in db.execute(sql, (*values, query.page_size))]
-        )
+        sql, values = query.sql()
+        return await self._database.do(lambda db: [Record.from_row(row) for row in db.execute(sql, values)])
 
     async def delete(self, name: str, now: int) -> bool:
         """Makes an ended execution a tombstone. False when it was one already; StillRunning when it has not ended."""

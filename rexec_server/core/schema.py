@@ -50,6 +50,9 @@ CREATE INDEX used_token_expiry ON used_token (expire_time);
     """
 ALTER TABLE execution ADD COLUMN boot_id TEXT NOT NULL DEFAULT ''; -- in which it was reserved; empty: not known
 """,
+    """
+CREATE INDEX execution_caller ON execution (caller); -- and by seq within it: a page needs no sort
+""",
 )
 
 
