@@ -124,9 +124,7 @@ async def _start_all(connection: object, count: int) -> None:
 def _supervisor(lab: Lab, count: int) -> Iterator[Sequence[int]]:
     programs = [(f"sleep-{number}", " ".join(COMMAND)) for number in range(count)]
     with lab.own(supervisor.Supervisord, programs) as server:
-        proxy = server.proxy()
-        for name, _ in programs:
-            proxy.startProcess(name, False)
+        server.proxy().startAllProcesses(False)
         yield (server.pid,)
 
 
