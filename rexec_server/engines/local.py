@@ -76,8 +76,21 @@ class LocalEngine:
         return False
 
     async def start(self, name: str, launch: Launch) -> StartError | None:
-        answer = await self._ask({"op": "start", "id": name, "launch": launch.to_json()})
+        answer = await self._ask_for_start({"op": "start", "id": name, "launch": launch.to_json()})
         return StartError(*answer["start_error"]) if "start_error" in answer else None
+
+    async def _ask_for_start(self, request: Message) -> Message:
+        """Asks the next runner when one dies over it: whether it had begun to, its `mkdir` tells the next."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while True:
+            runner = await self._connected()
+            try:
+                answer = await runner.ask(request)
+            except Unavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+            else:
+                return _checked(answer)
 
     async def abandon(self, name: str, why: str, boot_id: str) -> None:
         await self._ask({"op": "abandon", "id": name, "why": why, "older_boot": boot_id != self._boot_id})
@@ -114,10 +127,7 @@ class LocalEngine:
 
     async def _ask(self, request: Message) -> Message:
         """A request to the runner. Unavailable when it did not answer: it may or may not have been done."""
-        answer = await (await self._connected()).ask(request)
-        if "error" in answer:
-            raise Unavailable(f"rexec-runner: {answer['error']}")
-        return answer
+        return _checked(await (await self._connected()).ask(request))
 
     async def _connected(self) -> _Channel:
         async with self._connecting:
@@ -178,6 +188,13 @@ class LocalEngine:
                     raise Unavailable(f"the supervisor of execution {name} does not answer: {error}") from error
             await asyncio.sleep(_RETRY_SECONDS)
         return None
+
+
+def _checked(answer: Message) -> Message:
+    """A runner's answer. Unavailable if it says that it could not."""
+    if "error" in answer:
+        raise Unavailable(f"rexec-runner: {answer['error']}")
+    return answer
 
 
 class _Channel:

@@ -55,6 +55,11 @@ def poll(server: Server, exec_id: str, **fields: Any) -> api.PollResponse:
     return server.stub.Poll(api.PollRequest(exec_id=exec_id, **fields), timeout=70)
 
 
+def listed(server: Server) -> list[str]:
+    """The ids of the caller's executions, newest first."""
+    return [execution.exec_id for execution in server.stub.List(api.ListRequest()).executions]
+
+
 def ended(server: Server, exec_id: str, within: float = 60.0, caller: str = "") -> pb.Execution:
     """Waits for an execution's end."""
 

@@ -8,18 +8,14 @@ import time
 from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 
-from tests.rpc.calls import START_SERVER, ended, poll, refused, run, start
+from tests.rpc.calls import START_SERVER, ended, listed, poll, refused, run, start
 from tests.servers import Server
 from tests.waiting import eventually
 
 
-def listed(server: Server) -> list[str]:
-    return [execution.exec_id for execution in server.stub.List(api.ListRequest()).executions]
-
-
 def spool(server: Server) -> int:
     """How many executions have a directory."""
-    return len(list((server.state_dir / "spool").iterdir()))
+    return sum(path.is_dir() for path in (server.state_dir / "spool").iterdir())
 
 
 def test_expire_time_is_end_plus_retention(server: Server) -> None:

@@ -15,7 +15,20 @@ import pytest
 from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 
-from tests.rpc.calls import START_SERVER, ended, joined, launch, outcome, output, poll, refused, request, run, start
+from tests.rpc.calls import (
+    START_SERVER,
+    ended,
+    joined,
+    launch,
+    listed,
+    outcome,
+    output,
+    poll,
+    refused,
+    request,
+    run,
+    start,
+)
 from tests.servers import Server
 from tests.waiting import eventually
 
@@ -120,7 +133,7 @@ def test_delete_forgets_output_and_record(server: Server) -> None:
     refused(lambda: server.stub.Cancel(api.CancelRequest(exec_id="d")), "NOT_FOUND")
     refused(lambda: server.stub.Delete(api.DeleteRequest(exec_id="d")), "NOT_FOUND")
     assert not server.stub.List(api.ListRequest()).executions
-    assert not list((server.state_dir / "spool").iterdir())
+    assert not any(path.is_dir() for path in (server.state_dir / "spool").iterdir())
     for age, reason in ((29.9, "EXEC_ID_USED"), (30.1, "")):
         server.kill()
         with sqlite3.connect(server.state_dir / "index.sqlite") as db:
@@ -186,7 +199,7 @@ def _reserve_and_die(server: Server, order: api.ExecRequest) -> psutil.Process:
     runner = psutil.Process(server.runner_pid)
     runner.suspend()
     call = server.stub.Exec.future(order)
-    eventually(lambda: order.exec_id in [e.exec_id for e in server.stub.List(api.ListRequest()).executions])
+    eventually(lambda: order.exec_id in listed(server))
     server.kill()
     call.exception()
     return runner
@@ -202,6 +215,19 @@ def test_died_before_the_spawn_and_it_was_not_spawned(server: Server, tmp_path: 
     assert execution.start_error.message
     assert server.stub.Exec(order).already_existed
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_runner_that_dies_over_a_start_is_followed_by_one_that_starts_it(server: Server, tmp_path: Path) -> None:
+    """The order died with the runner, and the server lives: the next runner gets it, and it runs once."""
+    run(server, "true")
+    runner = psutil.Process(server.runner_pid)
+    runner.suspend()
+    order = request("sh", "-c", f"echo x >> {tmp_path}/runs; exit 3", exec_id="open", wait=50)
+    call = server.stub.Exec.future(order, timeout=60)
+    eventually(lambda: "open" in listed(server))
+    runner.kill()
+    assert call.result().execution.exit_code == 3
+    assert (tmp_path / "runs").read_text() == "x\n"
 
 
 def test_died_before_the_spawn_and_the_runner_did_it(server: Server, tmp_path: Path) -> None:
