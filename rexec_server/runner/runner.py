@@ -17,7 +17,7 @@ from contextlib import suppress
 from rexec_server import notify
 from rexec_server.core.about import About
 from rexec_server.core.launch import Launch
-from rexec_server.core.spool import FIFO_IN, RUNNER_SOCKET, SPOOL, STDIN_STATE, StdinState, read_file
+from rexec_server.core.spool import EXIT, FIFO_IN, FIFO_OUT, RUNNER_SOCKET, SPOOL, STDIN_STATE, StdinState, read_file
 from rexec_server.runner.ending import ExitDraft
 from rexec_server.runner.estate import Estate, Execution, Standing
 from rexec_server.runner.family import Family
@@ -201,8 +201,8 @@ class Runner:
 
     def _find(self, name: str) -> None:
         """Looks at an execution from before our time."""
-        if name.startswith(_HIDDEN):
-            return  # not an execution yet
+        if name.startswith(_HIDDEN) or self._is_settled(name):
+            return  # not an execution yet, or one no more
         try:
             directory = _open_directory(name, self._spool)
         except (NotADirectoryError, FileNotFoundError):
@@ -218,6 +218,12 @@ class Runner:
         if self._after_boot:
             self._older.add(name)
         self._takeover.find(Remains(name, directory, pipes, older_boot=self._after_boot))
+
+    def _is_settled(self, name: str) -> bool:
+        """Whether it ended in this boot and all is done. With a hundred thousand executions this look is the start."""
+        if self._after_boot or os.access(f"{name}/{FIFO_OUT}", os.F_OK, dir_fd=self._spool, follow_symlinks=False):
+            return False
+        return os.access(f"{name}/{EXIT}", os.F_OK, dir_fd=self._spool, follow_symlinks=False)
 
     def _note_boot(self) -> None:
         """Writes down, once, that nothing in the spool is from an earlier boot any more."""
