@@ -82,6 +82,7 @@ def _table(case: CaseResult) -> Iterator[str]:
     yield f"|---|{'---:|' * (len(heads) - 1)}"
     for row in case.rows:
         name, *values = cells(case, row)
+        name = name.replace("|", r"\|")  # Markdown ends the cell at it
         yield f"| {' | '.join([f'**{name}**' if name.startswith('rexec') else name, *values])} |"
     yield ""
     notes = [f"{row.candidate} {note(row)}" for row in case.rows if note(row)]
