@@ -17,7 +17,7 @@ COUNT = Path(__file__).resolve().parents[2] / "examples" / "count.py"
 def http(method: str, url: str, *items: str) -> Any:
     """What httpie prints, read as JSON."""
     command = [HTTPIE, "--ignore-stdin", "--check-status", "--body", method, url, *items]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 
@@ -27,39 +27,37 @@ def numbers(answer: Any) -> list[int]:
     return [int(line) for line in answer["output"].split("\n") if line]
 
 
-def test_the_transcript(url: str) -> None:
+def test_the_transcript(url: str, tmp_path: Path) -> None:
     """Exec is accepted, then busy; polls give the newest three lines, then newer ones; the end gives the exit code."""
-    run = f"cmd={sys.executable} {COUNT} --every 0.15"
-    assert http("POST", f"{url}/api/exec/097aa543", run)["status"] == "accepted"
-    assert http("POST", f"{url}/api/exec/097aa543", run) == {"mode": "exec", "status": "busy"}
+    more, end = tmp_path / "more", tmp_path / "end"
+    run = f"{sys.executable} {COUNT} --every 0; {_until(more)}; echo 49; {_until(end)}; echo 50"
+    assert http("POST", f"{url}/api/exec/097aa543", f"cmd={run}")["status"] == "accepted"
+    assert http("POST", f"{url}/api/exec/097aa543", f"cmd={run}") == {"mode": "exec", "status": "busy"}
 
-    first = eventually(lambda: _polled(url, at_least=3))
-    assert first["status"] == "running"
-    shown = numbers(first)
-    later = eventually(lambda: _polled(url, at_least=1))
-    assert numbers(later)[0] > shown[-1]
+    shown: list[int] = []
 
-    rest = numbers(later)
-
-    def finished() -> Any:
+    def polled(last: int) -> Any:
+        """A poll, if the lines that were shown have come to that one."""
         answer = http("POST", f"{url}/api/poll/097aa543")
-        rest.extend(numbers(answer))
-        return answer if answer["status"] == "finished" else None
+        assert len(numbers(answer)) <= 3
+        shown.extend(numbers(answer))
+        return answer if shown and shown[-1] == last else None
 
-    last = eventually(finished, within=20)
+    assert eventually(lambda: polled(48))["status"] == "running"
+    more.touch()
+    assert eventually(lambda: polled(49))["output"] == "49"
+    end.touch()
+    last = eventually(lambda: (answer := polled(50)) and answer["status"] == "finished" and answer)
     assert last["exit_code"] == 0
-    assert rest == sorted(set(rest))
-    assert rest[-1] == 48
+    assert shown == sorted(set(shown))
     assert http("POST", f"{url}/api/exec/097aa543", "cmd=true")["status"] == "accepted"
+
+
+def _until(file: Path) -> str:
+    return f"until [ -e {file} ]; do sleep 0.02; done"
 
 
 def test_the_connection_test(url: str) -> None:
     """Echo takes any JSON, also fields that are named as httpie's own, and says who one is."""
     answer = http("POST", f"{url}/api/echo/097aa543", 'head:={"a1":"bb"}', "body=x")
     assert answer["uuid"] == answer["user"] == "097aa543"
-
-
-def _polled(url: str, at_least: int) -> Any:
-    answer = http("POST", f"{url}/api/poll/097aa543")
-    assert len(numbers(answer)) <= 3
-    return answer if len(numbers(answer)) >= at_least else None
