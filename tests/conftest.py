@@ -85,10 +85,10 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("modules_server")  # it was there before, and stays
     fds, threads, children = _own_fds(), threading.active_count(), _own_children()
     yield
-    eventually(lambda: _own_children() <= children, within=20)
-    eventually(lambda: threading.active_count() <= threads, within=20)
+    eventually(lambda: _own_children() <= children, within=60)
+    eventually(lambda: threading.active_count() <= threads, within=60)
     # gRPC keeps a few descriptors (its poller, its event engine) once it was used at all.
-    eventually(lambda: len(_own_fds() - fds) <= 8, within=20)
+    eventually(lambda: len(_own_fds() - fds) <= 8, within=60)
 
 
 def _own_children() -> set[psutil.Process]:

@@ -142,7 +142,7 @@ def test_die_with_client(server: Server) -> None:
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "x\n"
         process.kill()
-    eventually(lambda: "unattended" in rexec(server, "poll", "d", text=True).stderr, within=20)
+    eventually(lambda: "unattended" in rexec(server, "poll", "d", text=True).stderr, within=60)
 
 
 def test_a_life_of_an_execution(server: Server) -> None:

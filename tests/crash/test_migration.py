@@ -80,7 +80,7 @@ def test_an_older_state_directory_is_brought_up_to_date(
     with closing(sqlite3.connect(tmp_path / "old" / "index.sqlite")) as index:
         assert index.execute("PRAGMA user_version").fetchone() == (len(SCHEMA),)
         assert index.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    about = eventually(lambda: json.loads((tmp_path / "old" / "spool" / ABOUT).read_bytes()), within=30)
+    about = eventually(lambda: json.loads((tmp_path / "old" / "spool" / ABOUT).read_bytes()), within=60)
     assert about == {"version": SPOOL_VERSION, "boot_id": boot_id()}
     server.start()
     assert poll(server, "ended").execution.exit_code == 3
@@ -164,7 +164,7 @@ def test_a_spool_that_does_not_say_what_it_is_is_taken_as_it_comes(runner: Runne
     about.write_bytes(damage)
     runner.restart()
     assert runner.run("true").wait(30).exit_code == 0
-    assert eventually(lambda: json.loads(about.read_bytes())["version"], within=30) == SPOOL_VERSION
+    assert eventually(lambda: json.loads(about.read_bytes())["version"], within=60) == SPOOL_VERSION
 
 
 def test_an_index_that_is_no_database_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def _nothing_left_behind() -> Iterator[None]:
     """As for all tests, but what the package shares outlives each; and browsers start processes as they like."""
     me = psutil.Process()
     yield
-    eventually(lambda: all(map(_is_shared, me.children())), within=30)
+    eventually(lambda: all(map(_is_shared, me.children())), within=60)
 
 
 def _is_shared(process: psutil.Process) -> bool:

@@ -140,9 +140,9 @@ def test_what_is_further_down_the_list_is_found(page: Page) -> None:
     for number in range(130):
         page.exec(api.ExecRequest(arguments=["true", f"word{number}"]))
     page.open()
-    eventually(lambda: len(page.commands) == 100, within=20)
+    eventually(lambda: len(page.commands) == 100, within=60)
     page.type("#search", "word3")
-    eventually(lambda: len(page.commands) == 11, within=20)
+    eventually(lambda: len(page.commands) == 11, within=60)
     assert page.commands[-1] == "true word3"
 
 

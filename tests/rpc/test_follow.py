@@ -67,12 +67,12 @@ def test_who_comes_back_gets_what_came_meanwhile(server: Server) -> None:
     start(server, "cat", exec_id="back", stdin_mode=api.STDIN_MODE_OPEN)
     for number, line in enumerate((b"one\n", b"two\n", b"six\n")):
         server.stub.WriteStdin(api.WriteStdinRequest(exec_id="back", offset=4 * number, data=line))
-        shown(server, "back", line, within=30)
+        shown(server, "back", line, within=60)
         stream = follow(server, "back", offset=4 * number)
         next(stream)
         assert joined(next(stream).output.chunks) == line
         stream.cancel()
-        eventually(lambda: poll(server, "back").execution.followers == 0, within=30)
+        eventually(lambda: poll(server, "back").execution.followers == 0, within=60)
 
 
 def test_each_offset_resumes_exactly(server: Server) -> None:
@@ -160,7 +160,7 @@ def test_t_ds_04_two_hundred_who_never_read(own_server: Server) -> None:
         )
         streams.append(follow_(api.FollowRequest(exec_id="big")))
     eventually(lambda: poll(own_server, "big").execution.followers == 200)
-    eventually(lambda: poll(own_server, "big").execution.log_end_offset >= 100_000_000, within=30)
+    eventually(lambda: poll(own_server, "big").execution.log_end_offset >= 100_000_000, within=60)
     memory = psutil.Process(own_server.pid).memory_info().rss
     reader = follow(own_server, "big", offset=90_000_000)
     size = 0

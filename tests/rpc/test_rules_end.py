@@ -125,7 +125,7 @@ def test_rule_10_fifty_commands_survive_the_server(server: Server) -> None:
         server.stub.Exec(request("sh", "-c", program, exec_id=f"c{number}"))
     server.restart()
     for number in range(50):
-        execution = ended(server, f"c{number}", within=30)
+        execution = ended(server, f"c{number}", within=60)
         assert execution.exit_code == number, execution
         assert execution.reason == pb.REASON_EXITED
         expected = b"".join(b"%d\n" % i for i in range(number, 2001))

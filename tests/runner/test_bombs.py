@@ -103,7 +103,7 @@ def outlive(run: Run, server: Server) -> float:
         return run.exit is not None
 
     with grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        eventually(check, within=30)
+        eventually(check, within=60)
     return slowest
 
 

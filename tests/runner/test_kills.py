@@ -30,7 +30,7 @@ def talkers(runner: Runner, count: int) -> list[tuple[int, Run]]:
 
 
 def assert_whole(code: int, run: Run) -> None:
-    record = run.wait(within=30)
+    record = run.wait(within=60)
     assert (record.reason, record.exit_code, record.lost) == (Reason.EXITED, code, None)
     assert_all_bytes(run)
 
@@ -241,7 +241,7 @@ def test_who_sent_a_signal_outlives_the_shim(any_runner: Runner) -> None:
     run.signal(signal.SIGTERM)
     run.kill_shim()
     run.stdin(0, eof=True)
-    record = run.wait(within=30)
+    record = run.wait(within=60)
     assert (record.reason, record.signal, record.written_by) == (Reason.CANCELLED, signal.SIGTERM, "runner")
 
 

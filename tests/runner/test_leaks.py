@@ -30,7 +30,7 @@ def test_two_hundred_executions_leave_nothing(any_runner: Runner) -> None:
             started[-1].kill_shim()
             started[-3].kill_shim()
     for run in started:
-        run.wait(within=30)
+        run.wait(within=60)
     eventually(lambda: not _children(any_runner))
     eventually(lambda: any_runner.fds() == baseline)
     for run in started:
@@ -88,16 +88,16 @@ def test_a_removed_execution_is_gone(runner: Runner) -> None:
 
 def test_what_is_removed_before_its_shim_is_gone_leaves_nothing(any_runner: Runner) -> None:
     """An execution may be deleted as soon as it has ended; its shim is still there then, and is reaped all the same."""
-    any_runner.run("true").wait(within=30)
-    eventually(lambda: not _children(any_runner), within=30)
+    any_runner.run("true").wait(within=60)
+    eventually(lambda: not _children(any_runner), within=60)
     baseline = any_runner.fds()
     run = any_runner.sh("sleep 300 & echo $!", leftovers=Leftovers.KEEP)
-    run.wait(within=30)
+    run.wait(within=60)
     leftover = int(run.output())
     any_runner.ask("remove", id=run.name)
     os.kill(leftover, signal.SIGKILL)
-    eventually(lambda: not _children(any_runner), within=30)
-    eventually(lambda: any_runner.fds() == baseline, within=30)
+    eventually(lambda: not _children(any_runner), within=60)
+    eventually(lambda: any_runner.fds() == baseline, within=60)
 
 
 def _children(runner: Runner) -> str:

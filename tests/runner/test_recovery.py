@@ -151,7 +151,7 @@ def test_other_things_in_the_spool_are_left_alone(runner: Runner) -> None:
 def test_ended_executions_stay_as_they_are(runner: Runner) -> None:
     """A new runner touches nothing of what is over, and holds nothing of it open."""
     ended = [runner.sh(f"echo {i}; exit {i}") for i in range(20)]
-    eventually(lambda: all(run.exit for run in ended) and not any(runs(run.shim_pid) for run in ended), within=30)
+    eventually(lambda: all(run.exit for run in ended) and not any(runs(run.shim_pid) for run in ended), within=60)
     before = [(run.wait(), _mtimes(run.directory)) for run in ended]
     runner.restart()
     assert runner.run("true").wait().exit_code == 0

@@ -126,7 +126,7 @@ print('done', flush=True)
 time.sleep(300)
 """
     run = any_runner.python(script)
-    eventually(run.output, within=30)
+    eventually(run.output, within=60)
     eventually(lambda: not any_runner.zombies())
     run.end()
     assert run.wait().leftover_processes == 0
@@ -177,7 +177,7 @@ def _goes_on_writing(pid: int) -> None:
     """It writes much more than a pipe holds."""
     assert runs(pid)
     before = _written(pid)
-    eventually(lambda: _written(pid) > before + 300_000, within=20)
+    eventually(lambda: _written(pid) > before + 300_000, within=60)
 
 
 def _written(pid: int) -> int:

@@ -35,7 +35,7 @@ def ended(server: Server, exec_id: str) -> pb.Execution:
         execution = poll(server, exec_id)
         return execution if execution.state in FINAL else None
 
-    return eventually(look, within=30)
+    return eventually(look, within=60)
 
 
 @pytest.mark.timeout(180)
@@ -101,6 +101,6 @@ def test_the_runner_is_replaced_and_its_shims_go_on(server: Server) -> None:
     running = execute(server, "sleep 1; exit 5")
     before = server.runner_pid
     server.kill_runner()
-    eventually(lambda: server.runner_pid != before and os.path.exists(f"/proc/{server.runner_pid}"), within=20)
+    eventually(lambda: server.runner_pid != before and os.path.exists(f"/proc/{server.runner_pid}"), within=60)
     assert ended(server, execute(server, "exit 6", wait=5)).exit_code == 6
     assert ended(server, running).exit_code == 5

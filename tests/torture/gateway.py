@@ -20,7 +20,7 @@ def check_gateway(plant: Plant, seen: list[Observation]) -> list[str]:
     """Asks for some of the executions."""
     faults = []
     for one in seen[:: max(1, len(seen) // SAMPLE)]:
-        told = eventually(partial(_ask, plant, one.task.exec_id), within=30)
+        told = eventually(partial(_ask, plant, one.task.exec_id), within=60)
         if one.last is not None and told["state"] != wire.State.Name(one.last.state):
             faults.append(f"{one.task.exec_id}: the gateway says {told['execution']['state']}")
     return faults
