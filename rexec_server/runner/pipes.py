@@ -7,6 +7,7 @@ its FIFO, and its input does not end, when the shim dies.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rexec_server.core.launch import Launch, StderrMode, StdinMode
@@ -94,13 +95,16 @@ def open_commands_output(directory: int, channel: Channel) -> int:
     return os.open(_OUTPUTS[channel], os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
 
 
-def let_hang_up(directory: int) -> None:
-    """A FIFO that had no writer since we opened it does not tell so (poll(2)); so it gets one for a moment."""
-    for name in _OUTPUTS.values():
+def let_hang_up(fifos: Iterable[int]) -> None:
+    """A FIFO that had no writer since we opened it does not tell so (poll(2)); so it gets one for a moment.
+
+    By its descriptor: a shim that has come to its end beside us has removed the name.
+    """
+    for fifo in fifos:
         try:
-            os.close(os.open(name, _WRITE, dir_fd=directory))
+            os.close(os.open(f"/proc/self/fd/{fifo}", _WRITE))
         except OSError:
-            pass  # merged, or ended
+            pass  # no descriptor is left
 
 
 def remove_fifos(directory: int, keep_outputs: bool = False) -> None:

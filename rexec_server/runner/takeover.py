@@ -73,7 +73,7 @@ class Takeover:
     def take(self, remains: Remains) -> None:
         """Takes over an execution whose shim is dead."""
         directory = remains.directory
-        let_hang_up(directory)
+        let_hang_up(remains.pipes.outputs.values())
         if is_ended(directory):
             return self._discard(remains)
         try:
@@ -101,7 +101,7 @@ class Takeover:
         lock = None if is_ended(remains.directory) else take_lock(remains.directory)
         if lock is not None:
             os.close(lock)
-            let_hang_up(remains.directory)
+            let_hang_up(remains.pipes.outputs.values())
             self.take(remains._replace(unheld=not held and any(map(hung_up, remains.pipes.outputs.values()))))
         elif is_ended(remains.directory):
             self.take(remains)

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from rexec_server.core.launch import Overflow
+from rexec_server.core.launch import Overflow, StdinMode
 from rexec_server.core.spool import Channel, Reason
 from tests.runner.harness import Run, Runner, runs
 from tests.waiting import eventually
@@ -186,6 +186,21 @@ def test_row_26_shims_killed_after_their_runner_was_replaced(any_runner: Runner)
         assert_all_bytes(run)
     if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 15):
         assert exact == len(started)
+
+
+def test_a_runner_holds_nothing_of_what_a_shim_has_finished_beside_it(runner: Runner) -> None:
+    """A runner that came when nobody wrote any more, before the FIFOs were removed, lets go of them all the same."""
+    run = runner.sh("read go; exit 3", stdin_mode=StdinMode.OPEN)
+    shim, leader = run.shim_pid, run.pid
+    os.kill(shim, signal.SIGSTOP)
+    (run.directory / "in").write_bytes(b"go\n")
+    eventually(lambda: not runs(leader))
+    runner.restart()
+    held = runner.fds()
+    os.kill(shim, signal.SIGCONT)
+    assert run.wait().exit_code == 3
+    eventually(lambda: not runs(shim))
+    eventually(lambda: runner.fds() <= held - 3)  # its directory and both FIFOs
 
 
 def test_row_26_a_zombie_leader_and_a_dead_shim_of_another_runner(runner: Runner) -> None:
