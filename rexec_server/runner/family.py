@@ -15,25 +15,37 @@ _UNKNOWN = ""
 class Family:
     """Who is whose. All reaping of children is here, so a pid that is kept here cannot be another process."""
 
-    def __init__(self, shims: dict[int, str], leaders: dict[int, str], orphans: dict[int, str]) -> None:
+    def __init__(
+        self,
+        shims: dict[int, str],
+        leaders: dict[int, str],
+        orphans: dict[int, str],
+        leader_of: Callable[[str], int | None],
+    ) -> None:
+        """leader_of: the leader that a dead shim has left to us, if its status is still to be recorded."""
         self.shims = shims
         self.leaders = leaders  # of dead shims; left unreaped until their end is recorded
         self.orphans = orphans
+        self._leader_of = leader_of
+        self._bereft: list[str] = []  # executions whose shims are dead, which nobody was told of yet
 
     def orphans_of(self, execution: str) -> set[int]:
         """Processes that certainly belong to an execution, as only its death in the family can have left them."""
         return {pid for pid, owner in self.orphans.items() if owner == execution}
 
-    def reap(self, leader_of: Callable[[str], int | None]) -> list[str]:
-        """Reaps all that have ended but leaders, and returns the executions whose shims are dead.
+    def reap(self) -> list[str]:
+        """Reaps all that have ended but leaders, and returns the executions whose shims are dead. OSError."""
+        self.look()
+        bereft, self._bereft = self._bereft, []
+        return bereft
 
-        `leader_of` tells the leader that a dead shim has left to us, if its status is still to be recorded.
-        """
+    def look(self) -> None:
+        """Who has come and who has ended, as of now: an end may be seen before the signal that tells of it. OSError."""
         # Before any reaping: who is new now has lost a parent that is dead now, and so is seen below.
         found = set(children(os.getpid())) - self.shims.keys()
         dead = self._reap_shims()
         for name in dead:
-            leader = leader_of(name)
+            leader = self._leader_of(name)
             if leader is not None:
                 self.leaders[leader] = name
         found -= self.leaders.keys()
@@ -41,7 +53,7 @@ class Family:
         bereaved = {*dead, *self._dead_leaders(), *self._reap_orphans(found)}
         owner = bereaved.pop() if len(bereaved) == 1 else _UNKNOWN
         self.orphans |= {pid: owner for pid in newcomers if not linux.reap(pid)}
-        return dead
+        self._bereft += dead
 
     def release(self, execution: str) -> None:
         """The execution's end is recorded: its leader need not be kept."""

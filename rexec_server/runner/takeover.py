@@ -160,6 +160,7 @@ class Takeover:
         cgroup = Cgroup.existing(self._site.cgroup_base, execution)
 
         def roots() -> set[int]:
+            self._family.look()
             return self._family.orphans_of(execution) | relatives(start.pid, path)
 
         tree = ProcessTree(start.pid, start.pid_start, roots, cgroup)

@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rexec_server.core.launch import Leftovers
@@ -55,6 +56,24 @@ def test_row_03_the_leaders_own_bytes_are_exact_while_a_grandchild_spams(runner:
         assert run.wait().exit_code == 4
         # A spam comes between two writes of seq, which may be in the middle of a number.
         assert run.output().replace(b"spam\n", b"") == b"".join(b"%d\n" % i for i in range(1, 5001))
+
+
+def test_a_daemon_is_counted_that_became_ours_just_before_the_end(runner: Runner, tmp_path: Path) -> None:
+    """The leader's death is seen before the signal that tells of its orphan: the look for leftovers does not wait."""
+    go, file = tmp_path / "go", tmp_path / "daemon.pid"
+    wait = f"import time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    run = runner.python(f"import os\nprint('up', flush=True)\n{wait}{DAEMON.replace('sys.argv[1]', repr(str(file)))}")
+    eventually(run.output)
+    run.kill_shim()
+    eventually(lambda: psutil.Process(run.pid).ppid() == runner.pid)
+    eventually(lambda: run.directory.joinpath("control").exists() and run.signal(signal.SIGCONT) == {"number": 1})
+    os.kill(runner.pid, signal.SIGSTOP)
+    go.touch()
+    eventually(lambda: not runs(run.pid))
+    os.kill(runner.pid, signal.SIGCONT)
+    assert run.wait().leftover_processes == 1
+    daemon_pid = int(file.read_text()[:-1])
+    eventually(lambda: not runs(daemon_pid))
 
 
 def test_row_04_a_daemon_dies_with_the_end(any_runner: Runner, tmp_path: Path) -> None:
