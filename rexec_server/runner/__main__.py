@@ -58,6 +58,7 @@ def main() -> None:
     gc.freeze()  # what is there now is never collected, so a collection in a shim does not copy these pages
     with contextlib.suppress(KeyboardInterrupt):
         Runner(standing, site, options.idle_exit, left).run()
+    notify.stopping()
 
 
 def _end(*_: object) -> NoReturn:

@@ -13,6 +13,8 @@ import signal
 import time
 from collections.abc import Callable
 
+from rexec_server.runner.reserve import Reserve
+
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
@@ -36,7 +38,9 @@ class Timer:
 class Loop:
     """Calls back when a descriptor is ready, a time has come, or a child has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, reserve: Reserve | None = None) -> None:
+        self._reserve = reserve
+        self.scarce = False  # the reserve is lent to what is called back now: it is for ends, not for beginnings
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
@@ -88,7 +92,9 @@ class Loop:
     def run(self) -> None:
         """Runs until `stop`."""
         while not self._stopped:
-            for fd, events in self._epoll.poll(self._next_timeout()):
+            ready = self._epoll.poll(self._next_timeout())
+            self.scarce = self._reserve is not None and self._reserve.lend()
+            for fd, events in ready:
                 callback = self._callbacks.get(fd)
                 if callback is not None:
                     callback(events)

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Set
 from contextlib import suppress
@@ -26,6 +27,7 @@ from rexec_server.runner.loop import READ, Loop
 from rexec_server.runner.peers import Peers
 from rexec_server.runner.pipes import Pipes
 from rexec_server.runner.records import is_ended, lost, not_started, readable_start
+from rexec_server.runner.reserve import Reserve
 from rexec_server.runner.shim import Order, Site, errno_name, run_shim
 from rexec_server.runner.takeover import RESTARTED, Remains, Takeover, abandon
 from rexec_server.runner.upgrade import Upgrade
@@ -50,12 +52,13 @@ class Runner:
         self._site = site
         self._idle_exit = idle_exit
         self._left = left
-        self._loop = Loop()
+        self._loop = Loop(Reserve())
         self._spool = _open_directory(SPOOL, standing.state_dir)
         self._starting: set[int] = set()  # descriptors on which shims will report
         self._executions: dict[str, Execution] = {}
         self._older = set(left.older if left else ())  # from an earlier boot, and not settled yet
-        self._family = Family(left.shims, left.leaders, left.orphans) if left else Family({}, {}, {})
+        known = (left.shims, left.leaders, left.orphans) if left else ({}, {}, {})
+        self._family = Family(*known, self._leader_left_by)
         self._takeover = Takeover(self._loop, site, self._family, self._forget)
         listener = socket.socket(fileno=left.listener) if left else listen(standing.state_dir, RUNNER_SOCKET)
         self._peers = Peers(self._loop, listener, site.trusted_uids, self._answer)
@@ -79,6 +82,9 @@ class Runner:
         notify.ready()
         if self._idle_exit is not None:
             self._loop.call_later(self._idle_exit, self._exit_if_idle)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Not by an exception, which Python swallows where it comes in one of its own callbacks, at a fork say.
+            self._loop.on_signal(number, self._loop.stop)
         self._loop.run()
 
     # --- requests ---
@@ -116,6 +122,8 @@ class Runner:
     def _start(self, connection: Connection, request: Message) -> Message | None:
         """Claims the execution's directory and forks its shim, which answers when the command's exec is decided."""
         name = request["id"]
+        if self._loop.scarce:
+            return {"start_error": ["EMFILE", "rexec-runner has no file descriptors left for another execution"]}
         try:
             launch = Launch.from_json(request["launch"])
         except ValueError as error:  # of another version; nothing is started otherwise than it was asked for
@@ -234,7 +242,7 @@ class Runner:
 
     def _reap(self) -> None:
         try:
-            dead = self._family.reap(self._leader_left_by)
+            dead = self._family.reap()
         except OSError:  # no descriptor is left to look with; nothing was reaped yet
             self._loop.call_later(REAP_RETRY_SECONDS, self._reap)
             return

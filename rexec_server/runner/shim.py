@@ -57,6 +57,8 @@ def run_shim(order: Order, site: Site) -> NoReturn:
     try:
         _keep_only(order)
         signal.set_wakeup_fd(-1)  # the runner's
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
         os.setsid()
         linux.set_process_name(f"shim {order.execution}")
         linux.become_subreaper()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -186,6 +188,27 @@ def test_row_26_shims_killed_after_their_runner_was_replaced(any_runner: Runner)
         assert_all_bytes(run)
     if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 15):
         assert exact == len(started)
+
+
+def test_a_takeover_without_a_free_descriptor_loses_nothing(runner: Runner, tmp_path: Path) -> None:
+    """What the runner supervises itself comes to its end on descriptors that it kept back; a start is refused."""
+    go = tmp_path / "go"
+    run = runner.sh(f"until [ -e {go} ]; do sleep 0.02; done; seq 1000; exit 3")
+    run.kill_shim()
+    eventually(lambda: run.signal(signal.SIGCONT) == {"number": 1})  # its new supervisor answers
+    soft, hard = resource.prlimit(runner.pid, resource.RLIMIT_NOFILE)
+    runner.ask("info")  # it has seen that the call above is over, and closed what that had open
+    taken = set(map(int, os.listdir(f"/proc/{runner.pid}/fd")))
+    resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (min(set(range(1 << 10)) - taken), hard))
+    try:
+        assert runner.ask(**runner.request("true"))["start_error"][0] == "EMFILE"
+        go.touch()
+        record = run.wait()
+    finally:
+        resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    assert (record.exit_code, record.output_complete) == (3, True)
+    assert run.output() == b"".join(b"%d\n" % i for i in range(1, 1001))
+    assert runner.run("true").wait().exit_code == 0
 
 
 def test_a_runner_holds_nothing_of_what_a_shim_has_finished_beside_it(runner: Runner) -> None:
