@@ -49,10 +49,14 @@ def _lines(results: Sequence[Result], every: Mapping[str, Benchmark]) -> Iterato
         benchmark = every[result.benchmark]
         yield f"### {benchmark.title}"
         yield ""
-        yield f"{benchmark.about} `make bench ARGS='{benchmark.name}'`; {result.repetitions} repetitions."
+        yield f"{benchmark.about} `make bench ARGS='{benchmark.name}'`; {_times(result.repetitions)}."
         yield ""
         for case in result.cases:
             yield from _table(case)
+
+
+def _times(repetitions: int) -> str:
+    return "1 repetition" if repetitions == 1 else f"{repetitions} repetitions"
 
 
 def _goals(results: Sequence[Result], every: Mapping[str, Benchmark]) -> Iterator[str]:

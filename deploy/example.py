@@ -155,6 +155,8 @@ def main() -> None:
     directory = Path(os.path.abspath(options.directory))
     if not _PLAIN_PATH.fullmatch(str(directory)):
         _refuse(f"{directory} has characters that would have to be quoted; choose a plainer path")
+    if directory.exists() and not directory.is_dir():
+        _refuse(f"{directory} is no directory")
     if directory.exists() and any(directory.iterdir()):
         _refuse(f"{directory} is not empty; name a directory that is, or is not there yet")
     server = _server(options, directory) if os.geteuid() == 0 else None
@@ -164,7 +166,10 @@ def main() -> None:
     if options.address in EVERYWHERE and not options.host:
         _refuse(f"with --address {options.address} say under which name clients call it: --host NAME")
     hosts = [*options.host, *(name for name in ("localhost", "127.0.0.1") if name not in options.host)]
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _refuse(f"cannot make {directory}: {error.strerror}")
     Example(directory, server, command, options.address, options.ports).make(hosts)
     _tell(directory, server, command)
 

@@ -103,13 +103,18 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
 
         notify.ready(f"listens on {', '.join(addresses)}")
         await stop.wait()
-        monitoring.drain()
-        notify.stopping()
-        _log.info("stopping; %d executions %s", len(executions.live), "end" if config.end_on_stop else "go on")
-        if config.end_on_stop:
-            server.refuse()
-            await _end_all(executions)
-        await server.drain(config.stop_grace)
+        await _leave(config, executions, monitoring, server)
+
+
+async def _leave(config: Config, executions: Executions, monitoring: Monitoring, server: RpcServer) -> None:
+    """Says so to everybody, and lets calls finish."""
+    monitoring.drain()
+    notify.stopping()
+    _log.info("stopping; %d executions %s", len(executions.live), "end" if config.end_on_stop else "go on")
+    if config.end_on_stop:
+        server.refuse()
+        await _end_all(executions)
+    await server.drain(config.stop_grace)
 
 
 def _reload(security: Security) -> None:

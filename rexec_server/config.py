@@ -55,15 +55,15 @@ Bytes = Annotated[int, BeforeValidator(_number(units.size)), Field(gt=0)]
 
 def _check_address(address: str) -> str:
     if not address.startswith("unix:"):
-        split_address(address)
+        split_address(address, "host:port or unix:PATH")
     return address
 
 
-def split_address(address: str) -> tuple[str, int]:
+def split_address(address: str, wanted: str = "host:port") -> tuple[str, int]:
     """Host and port of `host:port` or `[ipv6]:port`."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit():
-        raise ValueError(f"{address!r} is no address; write host:port or unix:PATH")
+        raise ValueError(f"{address!r} is no address; write {wanted}")
     if int(port) > 65535:
         raise ValueError(f"{address!r}: a port is 0 to 65535")
     return host.strip("[]"), int(port)

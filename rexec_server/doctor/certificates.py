@@ -25,8 +25,8 @@ def check_certificates(subject: Subject) -> Iterator[Finding]:
     }
     if config.gateway_tls_cert and config.gateway_tls_key and not config.no_gateway:
         pairs.add((config.gateway_tls_cert, config.gateway_tls_key, None))
-    for certificate, key, authority in sorted(pairs, key=str):
-        yield from _check_pair(subject, certificate, key, authority)
+    found = [finding for pair in sorted(pairs, key=str) for finding in _check_pair(subject, *pair)]
+    yield from dict.fromkeys(found)  # listeners may share a certificate
     if not pairs:
         yield ok("certificates", "no listener has TLS; all are for this machine alone")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 
@@ -12,6 +12,8 @@ from rexec_server.runner.estate import Estate
 from rexec_server.runner.loop import Loop
 from rexec_server.runner.successor import Successor, Unfit
 from rexec_server.runner.wire import Connection, Message
+
+_log = logging.getLogger("rexec.runner")
 
 # How long requests that are under way get to finish; if they do not, all goes on as before.
 QUIET_SECONDS = 5.0
@@ -60,7 +62,7 @@ class Upgrade:
                 return self._stay(f"a request took longer than {QUIET_SECONDS:g} s; try again")
             self._loop.call_later(_LOOK_SECONDS, lambda: self._go_when_quiet(successor))
             return
-        _say(f"becomes version {successor.version}")
+        _log.info("becomes version %s", successor.version)
         try:
             owed = [(connection.fileno(), number) for connection, number in self._owed if connection.open]
             successor.become(self._estate.leave(owed))
@@ -70,15 +72,7 @@ class Upgrade:
     def _stay(self, why: str) -> None:
         self._successor = None
         self._estate.peers.resume()
-        _say(f"stays as it is: {why}")
+        _log.warning("stays as it is: %s", why)
         owed, self._owed = self._owed, []
         for connection, number in owed:
             connection.send({"number": number, "error": why})
-
-
-def _say(what: str) -> None:
-    try:
-        sys.stderr.write(f"rexec-runner: {what}\n")
-        sys.stderr.flush()
-    except OSError:
-        pass  # nobody reads it any more

@@ -30,7 +30,7 @@ def rexec(server: Server, *arguments: str, **options) -> subprocess.CompletedPro
 
 
 def test_every_byte_on_its_channel_and_the_exit_code(server: Server) -> None:
-    """Issue 2, point 3: two million lines, a word on stderr, and 7."""
+    """Two million lines, a word on stderr, and 7."""
     done = rexec(server, "run", "--", "sh", "-c", "seq 1 2000000; echo err >&2; exit 7")
     local = subprocess.run(["seq", "1", "2000000"], capture_output=True).stdout
     assert (done.returncode, done.stderr) == (7, b"err\n")

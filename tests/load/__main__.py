@@ -87,7 +87,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--polls", type=int, default=300, help="polls that are timed [300]")
     parser.add_argument("--lines", type=int, default=11, help="lines that are timed to all followers [11]")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds in which the followers are left alone [20]")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for name in ("commands", "followers", "runs", "polls", "lines"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}: at least 1")
+    return options
 
 
 if __name__ == "__main__":

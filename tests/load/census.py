@@ -19,7 +19,7 @@ _PSS = re.compile(r"^Pss:\s+(\d+) kB$", re.MULTILINE)
 
 
 class Census(NamedTuple):
-    """How much of everything there is. `processes` are the runner and all below it, `files` those in the spool."""
+    """How much of everything there is. `processes` are the runner and all below it, `files` those of executions."""
 
     processes: int
     zombies: int
@@ -47,6 +47,7 @@ class Memory(NamedTuple):
 def census(server: Server) -> Census:
     """Counts once."""
     runner = psutil.Process(server.runner_pid)
+    spool = str(server.state_dir / "spool")
     family = [runner, *runner.children(recursive=True)]
     return Census(
         processes=len(family),
@@ -55,7 +56,7 @@ def census(server: Server) -> Census:
         runner_fds=_fds(server.runner_pid),
         threads=psutil.Process(server.pid).num_threads(),
         watches=_watches(server.pid),
-        files=sum(len(names) for _, _, names in os.walk(server.state_dir / "spool")),
+        files=sum(len(names) for place, _, names in os.walk(spool) if place != spool),
     )
 
 

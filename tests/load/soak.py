@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -79,7 +81,10 @@ async def _exec_and_delete(stub: Stub, name: str) -> str:
 
 
 def _index_bytes(server: Server) -> int:
-    return sum(path.stat().st_size for path in server.state_dir.glob("index.sqlite*"))
+    """Its pages, whether they are in the file already or still in the write-ahead log, which does not grow for ever."""
+    with contextlib.closing(sqlite3.connect(server.state_dir / "index.sqlite")) as index:
+        query = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        return int(index.execute(query).fetchone()[0])
 
 
 def _growth(before: int, after: int) -> str:
