@@ -143,14 +143,20 @@ def stdin_status(value: StdinState) -> pb.StdinStatus:
 
 
 def chunk(value: Chunk | TextChunk) -> pb.OutputChunk:
-    message = pb.OutputChunk(
-        channel=pb.Channel.ValueType(value.channel), offset=value.offset, read_time=timestamp(value.time)
-    )
+    message = pb.OutputChunk()
+    put_chunk(value, message)
+    return message
+
+
+def put_chunk(value: Chunk | TextChunk, message: pb.OutputChunk) -> None:
+    """In its place in another message: a message that is put into another one is copied, with its bytes."""
+    message.channel = pb.Channel.ValueType(value.channel)
+    message.offset = value.offset
+    message.read_time.seconds, message.read_time.nanos = divmod(value.time, 10**9)
     if isinstance(value, TextChunk):
         message.text = value.text
     else:
         message.data = value.data
-    return message
 
 
 def gap(value: Missing) -> pb.Gap:

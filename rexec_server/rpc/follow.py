@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 
-from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 
 from rexec_server.core.entry import Entry
@@ -15,11 +14,11 @@ from rexec_server.core.execution import State
 from rexec_server.core.index import now_ns
 from rexec_server.core.log import Chunk, Missing
 from rexec_server.core.spool import Channel
-from rexec_server.core.text import TextView
+from rexec_server.core.text import TextChunk, TextView
 from rexec_server.rpc import convert
 
 # The fastest size that was measured; smaller pieces that wait are sent together up to it.
-MESSAGE_BYTES = 256 * 1024
+MESSAGE_BYTES = 512 * 1024
 
 
 class Drain:
@@ -77,7 +76,7 @@ class Follower:
         if view:
             rest = view.finish(self.offset, self.entry.execution.exit.end_time if self.entry.execution.exit else 0)
             if rest:
-                yield self._output([convert.chunk(chunk) for chunk in rest])
+                yield self._output(rest)
         yield api.FollowResponse(next_offset=self.offset, end=convert.execution(self.entry.snapshot()))
 
     def _read(self, view: TextView | None) -> list[api.FollowResponse]:
@@ -90,14 +89,14 @@ class Follower:
             if chunks:
                 last = chunks[-1]
                 self.offset = last.offset + len(last.data)
-                messages.append(self._output([convert.chunk(view.chunk(c) if view else c) for c in chunks]))
+                messages.append(self._output([view.chunk(c) for c in chunks] if view else chunks))
                 chunks.clear()
 
         for item in reading.items:
             if isinstance(item, Missing):
                 flush()
                 if view and (rest := view.finish(item.start, now_ns())):  # what a gap tore apart stays apart
-                    messages.append(self._output([convert.chunk(chunk) for chunk in rest]))
+                    messages.append(self._output(rest))
                 self.offset = item.end
                 messages.append(api.FollowResponse(next_offset=item.end, gap=convert.gap(item)))
             else:
@@ -108,8 +107,11 @@ class Follower:
             messages[-1].next_offset = reading.next_offset
         return messages
 
-    def _output(self, chunks: list[pb.OutputChunk]) -> api.FollowResponse:
-        return api.FollowResponse(next_offset=self.offset, output=api.Output(chunks=chunks))
+    def _output(self, chunks: Iterable[Chunk | TextChunk]) -> api.FollowResponse:
+        message = api.FollowResponse(next_offset=self.offset)
+        for chunk in chunks:
+            convert.put_chunk(chunk, message.output.chunks.add())
+        return message
 
     def _heartbeat(self) -> api.FollowResponse:
         return api.FollowResponse(next_offset=self.offset, heartbeat=api.Heartbeat(time=convert.timestamp(now_ns())))
