@@ -43,6 +43,10 @@ class Newest:
         while len(self._known) > self._remembered:
             self._known.popitem(last=False)
 
+    def drop(self, caller: str, group: str) -> None:
+        """What is remembered is no longer there: the index is asked again."""
+        self._known.pop((caller, group), None)
+
     def forget(self, execution: Execution) -> None:
         """It was deleted; if it was the newest, the one before it is that now."""
         _, key = self._known.get(_place(execution), (0, None))

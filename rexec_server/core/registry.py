@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from contextlib import suppress
 
 from rexec_server.core.engine import Engine
 from rexec_server.core.entry import Entry
@@ -54,7 +55,8 @@ class Registry:
     def watch(self, entry: Entry) -> None:
         """From now on is told of the entry's output and end. Watching comes before looking, so nothing is missed."""
         entry.end_watch = self._waker.on_rename_into(entry.directory, lambda: self._look(entry))
-        self._look(entry)
+        with suppress(OSError):  # no descriptor, or a damaged disk: the next check looks again
+            self._look(entry)
 
     def watch_output(self, entry: Entry) -> None:
         """Wakes who waits at each batch of output; only while somebody does, as each batch costs a wake-up."""

@@ -53,6 +53,9 @@ ALTER TABLE execution ADD COLUMN boot_id TEXT NOT NULL DEFAULT ''; -- in which i
     """
 CREATE INDEX execution_caller ON execution (caller); -- and by seq within it: a page needs no sort
 """,
+    """
+CREATE INDEX execution_group ON execution (caller, exclusive_group); -- and by seq: the newest of a group
+""",
 )
 
 

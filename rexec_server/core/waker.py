@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 import struct
 from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -110,3 +113,5 @@ def _look(callback: Callable[[], None]) -> None:
         callback()
     except OSError:
         pass  # no descriptor to look with, say: the next check looks again, and the others are not to miss theirs
+    except Exception:
+        _log.exception("a look at an execution failed")  # the others are looked at all the same

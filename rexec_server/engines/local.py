@@ -142,9 +142,13 @@ class LocalEngine:
             try:
                 async with _directory(self._state_dir) as directory:
                     channel = await _Channel.connect(f"{directory}/{RUNNER_SOCKET}")
-                async with asyncio.timeout_at(deadline):  # it may be there, and stopped
-                    self._info = await channel.ask({"op": "info"})
-                await self._make_same_version(channel)
+                try:
+                    async with asyncio.timeout_at(deadline):  # it may be there, and stopped
+                        self._info = await channel.ask({"op": "info"})
+                    await self._make_same_version(channel)
+                except BaseException:  # whoever waits for it may leave, too: then nobody else would close it
+                    channel.drop()
+                    raise
                 return channel
             except (OSError, Unavailable) as error:  # TimeoutError is an OSError
                 if self._start_runner:
@@ -240,6 +244,11 @@ class _Channel:
         await asyncio.wait([self._task])  # its cancellation is not ours, and ours must not be taken for its
         with suppress(OSError):
             await self._writer.wait_closed()
+
+    def drop(self) -> None:
+        """Ends it, and waits for nothing."""
+        self._writer.close()
+        self._task.cancel()
 
     async def _read(self) -> None:
         try:

@@ -27,6 +27,7 @@ class Family:
         self.leaders = leaders  # of dead shims; left unreaped until their end is recorded
         self.orphans = orphans
         self._leader_of = leader_of
+        self._dead: list[str] = []  # executions whose shims were reaped, and nothing else of it is known yet
         self._bereft: list[str] = []  # executions whose shims are dead, which nobody was told of yet
 
     def orphans_of(self, execution: str) -> set[int]:
@@ -43,17 +44,18 @@ class Family:
         """Who has come and who has ended, as of now: an end may be seen before the signal that tells of it. OSError."""
         # Before any reaping: who is new now has lost a parent that is dead now, and so is seen below.
         found = set(children(os.getpid())) - self.shims.keys()
-        dead = self._reap_shims()
-        for name in dead:
-            leader = self._leader_of(name)
+        self._dead += self._reap_shims()
+        for name in self._dead:
+            leader = self._leader_of(name)  # when it cannot say, all of them are asked for again
             if leader is not None:
                 self.leaders[leader] = name
         found -= self.leaders.keys()
         newcomers = found - self.orphans.keys()
-        bereaved = {*dead, *self._dead_leaders(), *self._reap_orphans(found)}
+        bereaved = {*self._dead, *self._dead_leaders(), *self._reap_orphans(found)}
         owner = bereaved.pop() if len(bereaved) == 1 else _UNKNOWN
         self.orphans |= {pid: owner for pid in newcomers if not linux.reap(pid)}
-        self._bereft += dead
+        self._bereft += self._dead
+        self._dead = []
 
     def release(self, execution: str) -> None:
         """The execution's end is recorded: its leader need not be kept."""

@@ -54,10 +54,14 @@ class Handover:
     def write(self) -> dict[str, str]:
         """Makes the note, and keeps all that is in it open over an exec. Returns the environment for that. OSError."""
         note = os.memfd_create("handover", 0)
-        with open(note, "wb", closefd=False) as file:
-            file.write(json.dumps(asdict(self)).encode())
-        for fd in self.descriptors:
-            os.set_inheritable(fd, True)
+        try:
+            with open(note, "wb", closefd=False) as file:
+                file.write(json.dumps(asdict(self)).encode())
+            for fd in self.descriptors:
+                os.set_inheritable(fd, True)
+        except OSError:
+            os.close(note)
+            raise
         return {_VARIABLE: str(note)}
 
     def withdraw(self, environment: dict[str, str]) -> None:

@@ -86,7 +86,7 @@ class Output:
         """From now on throws away what kept leftovers write, so that they never block; calls back when all are gone."""
         self._take_retry()
         self._log.close()
-        Discard(self._loop, list(self._fifos.values()), on_end)
+        Discard(self._loop, self._fifos, on_end)
         self._fifos = {}
 
     def _watch_all(self) -> None:
@@ -141,17 +141,21 @@ class Output:
 
 
 class Discard:
-    """Reads FIFOs to /dev/null until nobody writes them any more."""
+    """Reads FIFOs to /dev/null until nobody writes them any more.
 
-    def __init__(self, loop: Loop, fifos: list[int], on_end: Callable[[], None]) -> None:
+    fifos: what is closed is taken out of it, as its number may soon be that of something else.
+    """
+
+    def __init__(self, loop: Loop, fifos: dict[Channel, int], on_end: Callable[[], None]) -> None:
         self._loop = loop
         self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        self._open = set(fifos)
+        self._fifos = fifos
         self._on_end = on_end
-        for fifo in fifos:
-            loop.watch(fifo, READ, partial(self._ready, fifo))
+        for channel, fifo in fifos.items():
+            loop.watch(fifo, READ, partial(self._ready, channel))
 
-    def _ready(self, fifo: int, events: int) -> None:
+    def _ready(self, channel: Channel, events: int) -> None:
+        fifo = self._fifos[channel]
         if events & READ:
             try:
                 os.splice(fifo, self._null, MOVE_BYTES, flags=os.SPLICE_F_NONBLOCK)
@@ -159,9 +163,8 @@ class Discard:
                 pass  # another reader was faster; there is none, but the kernel may say so
         elif events & select.EPOLLHUP:
             self._loop.unwatch(fifo)
-            os.close(fifo)
-            self._open.discard(fifo)
-            if not self._open:
+            os.close(self._fifos.pop(channel))
+            if not self._fifos:
                 os.close(self._null)
                 self._on_end()
 

@@ -37,7 +37,11 @@ class Pipes:
         pipes = cls.open_outputs(directory)
         if FIFO_IN in names:
             # Both ways, until the command has opened its side: a write end alone cannot be opened before that.
-            pipes.stdin = os.open(FIFO_IN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                pipes.stdin = os.open(FIFO_IN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+            except OSError:
+                pipes.close()
+                raise
         return pipes
 
     @classmethod
@@ -49,6 +53,9 @@ class Pipes:
                 outputs[channel] = os.open(name, _READ, dir_fd=directory)
             except FileNotFoundError:
                 pass  # merged, or ended
+            except OSError:  # no descriptor is left: those that we have are to be given back
+                cls(outputs).close()
+                raise
         return cls(outputs)
 
     @property

@@ -36,6 +36,7 @@ from rexec_server.runner.wire import HEADER, Connection, Message, listen
 _log = logging.getLogger("rexec.runner")
 
 REAP_RETRY_SECONDS = 0.1
+FIND_RETRY_SECONDS = 5.0
 # In the spool, the name of what is none of the executions begins with this.
 _HIDDEN = "."
 
@@ -74,7 +75,7 @@ class Runner:
         # Listening comes before looking: a shim whose input ends meanwhile can tell us.
         known = self._go_on(self._left) if self._left else frozenset()
         for name in set(os.listdir(self._spool)) - known:
-            self._find(name)
+            self._look_at(name)
         self._scanned = True
         self._reap()  # nobody told us of those who died before
         self._note_boot()
@@ -207,6 +208,24 @@ class Runner:
 
     # --- what lives and dies ---
 
+    def _look_at(self, name: str) -> None:
+        """What cannot be read, or looked at just now, is one execution's trouble; the others are not to wait for it."""
+        try:
+            self._find(name)
+        except OSError as error:
+            _log.error("cannot look at an execution", extra={"execution": name, "why": str(error)})
+            if self._after_boot:
+                self._older.add(name)  # so that nobody takes it for settled
+            execution = self._executions.pop(name, None)
+            if execution:
+                execution.pipes.close()
+                os.close(execution.directory)
+            self._loop.call_later(FIND_RETRY_SECONDS, lambda: self._look_at(name))
+        else:
+            if name not in self._executions:
+                self._older.discard(name)
+            self._note_boot()
+
     def _find(self, name: str) -> None:
         """Looks at an execution from before our time."""
         if name.startswith(_HIDDEN) or self._is_settled(name):
@@ -215,14 +234,15 @@ class Runner:
             directory = _open_directory(name, self._spool)
         except (NotADirectoryError, FileNotFoundError):
             return  # somebody else's file, or just removed
-        pipes = Pipes.open_outputs(directory)
+        execution = self._executions[name] = Execution(directory, Pipes({}))
+        execution.pipes = pipes = Pipes.open_outputs(directory)
         if is_ended(directory) and not pipes.outputs:
             os.close(directory)
+            del self._executions[name]
             return
         state = read_file(STDIN_STATE, directory)
         if os.access(FIFO_IN, os.F_OK, dir_fd=directory) and StdinState.from_bytes(state or b"").open:
             pipes.hold_stdin(directory)
-        self._executions[name] = Execution(directory, pipes)
         if self._after_boot:
             self._older.add(name)
         self._takeover.find(Remains(name, directory, pipes, older_boot=self._after_boot))
@@ -243,13 +263,14 @@ class Runner:
     def _reap(self) -> None:
         try:
             dead = self._family.reap()
-        except OSError:  # no descriptor is left to look with; nothing was reaped yet
+        except OSError:  # no descriptor is left to look with, say
             self._loop.call_later(REAP_RETRY_SECONDS, self._reap)
             return
         for name in dead:
             execution = self._executions[name]
-            if not is_ended(execution.directory):
-                _log.warning("a shim died; taking over", extra={"execution": name})
+            with suppress(OSError):  # the takeover finds that out
+                if not is_ended(execution.directory):
+                    _log.warning("a shim died; taking over", extra={"execution": name})
             self._takeover.take(Remains(name, execution.directory, execution.pipes))
 
     def _leader_left_by(self, name: str) -> int | None:

@@ -22,6 +22,7 @@ from rexec_server.runner.leader import Leader
 from rexec_server.runner.lock import ring, take_lock
 from rexec_server.runner.loop import Loop
 from rexec_server.runner.pipes import Pipes, open_commands_output, open_stdin_writer, remove_fifos
+from rexec_server.runner.records import is_ended
 from rexec_server.runner.spawn import Stdio, fork_command
 from rexec_server.runner.stdin import StdinFeed, StdinWrite, reserve_state, tell_runner_of_eof
 from rexec_server.runner.supervision import Parts, Supervision, Terms
@@ -64,7 +65,8 @@ def run_shim(order: Order, site: Site) -> NoReturn:
         linux.become_subreaper()
         gc.disable()  # collecting would only copy the runner's pages
         lock = take_lock(order.directory)
-        if lock is not None:  # else the execution was given up before we came to it
+        # It may have been given up before we came to it: another holds the lock then, or its end is on record.
+        if lock is not None and not is_ended(order.directory):
             _supervise(order, lock, site)
     except BaseException:
         _leave_traceback(order.directory)

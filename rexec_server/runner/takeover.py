@@ -74,12 +74,13 @@ class Takeover:
         """Takes over an execution whose shim is dead."""
         directory = remains.directory
         let_hang_up(remains.pipes.outputs.values())
-        if is_ended(directory):
-            return self._discard(remains)
         try:
-            lock = take_lock(directory)
-        except OSError:  # no descriptor is left
+            ended = is_ended(directory)
+            lock = None if ended else take_lock(directory)
+        except OSError:  # no descriptor is left, or the disk is damaged
             return self._later(NO_ROOM_RETRY_SECONDS, remains)
+        if ended:
+            return self._discard(remains)
         if lock is None:
             # A process that the shim forked, and that has not reached its exec, shares the lock until then.
             return self._later(RETRY_SECONDS, remains)
@@ -255,7 +256,7 @@ class Takeover:
             pipes.close()
             gone()
         else:
-            Discard(self._loop, list(pipes.outputs.values()), gone)
+            Discard(self._loop, pipes.outputs, gone)
 
 
 def log_is_damaged(directory: int) -> bool:

@@ -6,11 +6,14 @@ import asyncio
 import errno
 from pathlib import Path
 
+import pytest
+
 from rexec_server.core.waker import Waker
 
 
-def test_a_look_that_fails_is_repeated_and_stops_no_other(tmp_path: Path) -> None:
-    """Without a descriptor a callback fails: it is called again at each check, and so are those behind it."""
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "too many open files"), KeyError("damaged")])
+def test_a_look_that_fails_is_repeated_and_stops_no_other(tmp_path: Path, error: Exception) -> None:
+    """Without a descriptor, or of a damaged record: at each check it is called again, and so are those behind it."""
     calls = {"fails": 0, "works": 0}
 
     async def watch() -> None:
@@ -21,7 +24,7 @@ def test_a_look_that_fails_is_repeated_and_stops_no_other(tmp_path: Path) -> Non
             if min(calls.values()) >= 2:
                 both.set()
             if name == "fails":
-                raise OSError(errno.EMFILE, "too many open files")
+                raise error
 
         for name in calls:
             (tmp_path / name).touch()

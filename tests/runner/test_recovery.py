@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from rexec_server.core.about import ABOUT
 from rexec_server.core.boot import boot_id
+from rexec_server.core.launch import StdinMode
 from rexec_server.core.spool import EXIT, EXIT_DRAFT, LOCK, START, ExitRecord, Reason, StartRecord
 from tests.runner.harness import Run, Runner, runs
 from tests.servers import runner_command
@@ -138,6 +140,25 @@ def test_a_torn_note_is_no_note(runner: Runner) -> None:
     run = place(runner, "torn", start=start, exit_tmp=b'{"ending": [3, 1'.ljust(4096, b"\0"))
     runner.restart()
     assert run.wait().reason == Reason.LOST
+
+
+@pytest.mark.parametrize("same_boot", [True, False])
+@pytest.mark.parametrize("name", ["exit", "stdin", "lock"])
+def test_a_file_that_cannot_be_read_stops_nobody_else(runner: Runner, name: str, same_boot: bool) -> None:
+    """A bad sector, say, under one execution: the runner starts, and sees the others to their ends."""
+    broken, good = runner.sh("read x", stdin_mode=StdinMode.OPEN), runner.run("sleep", "300")
+    pid = broken.pid
+    runner.kill()
+    broken.kill_shim()
+    os.kill(pid, signal.SIGKILL)
+    (broken.directory / name).unlink(missing_ok=True)
+    (broken.directory / name).mkdir()  # reading it is an error
+    if not same_boot:
+        (runner.state_dir / "spool" / "about").write_text('{"version": 1, "boot_id": "another"}')
+    runner.begin_process()
+    assert runner.run("true").wait().exit_code == 0
+    good.end()
+    assert good.wait().reason == Reason.CANCELLED
 
 
 def test_other_things_in_the_spool_are_left_alone(runner: Runner) -> None:

@@ -32,6 +32,20 @@ def succeed(runner: Runner) -> None:
     assert runner.ask("info")["pid"] == runner.pid
 
 
+def test_a_leftover_that_has_let_go_of_one_channel_hinders_nothing(runner: Runner) -> None:
+    """The runner reads what a kept leftover still writes; the channel that is closed is not handed over any more."""
+    run = runner.sh("sleep 300 >/dev/null & exit 3", leftovers=Leftovers.KEEP)
+    assert run.wait().exit_code == 3
+    run.kill_shim()
+    eventually(lambda: f"{run.directory}/out" not in _descriptors(runner.pid))
+    assert f"{run.directory}/err" in _descriptors(runner.pid)
+    with closing(Channelled(runner.state_dir / RUNNER_SOCKET)) as other:
+        assert other.ask({"op": "info"})["pid"] == runner.pid
+        succeed(runner)
+        assert other.ask({"op": "info"})["pid"] == runner.pid
+    assert "stays as it is" not in runner.log
+
+
 def test_a_connection_and_its_requests_go_on(runner: Runner) -> None:
     """A server that is connected sees nothing of it: no request of its is lost, and none done twice."""
     runs_started = []
