@@ -19,6 +19,8 @@ from rexec_server.core.spool import (
     StdinState,
 )
 
+# A wake-up that does not come is a defect; who waits looks all the same.
+_LOOK_SECONDS = 60.0
 # Of one entry between two wakes, so that this costs little memory: one at the end, and a few that lead there.
 _SHARED_READINGS = 4
 _SHARED_BYTES = 16 * 1024
@@ -61,6 +63,19 @@ class Entry:
     def snapshot(self) -> Execution:
         """Everything, as it is now."""
         return replace(self._execution, extent=self.extent(), stdin=self._stdin(), followers=self.followers)
+
+    def shown(self) -> Execution:
+        """For a list: one whose files cannot be read is shown as it was last seen, and the others beside it."""
+        try:
+            return self.snapshot()
+        except OSError:
+            return self._execution
+
+    async def decide(self) -> None:
+        """Returns when the spool says that it runs, or how it ended."""
+        while self._execution.state == State.STARTING:
+            await self.changed(_LOOK_SECONDS)
+        self.decided.set()
 
     def extent(self) -> Extent:
         return self._execution.extent if self.ended else self.log.extent()

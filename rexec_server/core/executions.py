@@ -27,7 +27,7 @@ from rexec_server.core.errors import (
     StillRunning,
     Unavailable,
 )
-from rexec_server.core.execution import Execution, Key, State
+from rexec_server.core.execution import Execution, Key
 from rexec_server.core.grant import UNRESTRICTED, Grant
 from rexec_server.core.index import Index, Query, now_ns
 from rexec_server.core.journal import Journal
@@ -41,7 +41,6 @@ from rexec_server.core.spool import Reason
 from rexec_server.core.waker import Waker
 
 ENGINE_RETRY_SECONDS = 0.2
-_LOOK_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -94,7 +93,7 @@ class Executions:
                 why = "the server died before it was started"
                 await self._engine.abandon(entry.name, why, entry.boot_id)
             self._registry.watch(entry)
-            self._spawn(_decide(entry))
+            self._spawn(entry.decide())
         await self._sweep()
 
     async def _sweep(self) -> None:
@@ -163,7 +162,7 @@ class Executions:
         found = []
         for record in records[: query.page_size]:
             entry = self._registry.get(record.execution.key)
-            found.append((record.seq, _shown(entry) if entry else record.execution))
+            found.append((record.seq, entry.shown() if entry else record.execution))
         return found, len(records) > query.page_size
 
     async def signal(self, entry: Entry, number: int, group: bool) -> None:
@@ -258,7 +257,7 @@ class Executions:
             self._registry.watch(entry)
             if start_error:
                 await self._registry.settle_not_started(entry, start_error)
-            await _decide(entry)  # another runner may have begun to start it, and its shim may not have come so far
+            await entry.decide()  # another runner may have begun to start it, and its shim may not have come so far
         finally:
             entry.decided.set()
 
@@ -281,21 +280,6 @@ class Executions:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _decide(entry: Entry) -> None:
-    """Returns when the spool says that it runs, or how it ended."""
-    while entry.execution.state == State.STARTING:
-        await entry.changed(_LOOK_SECONDS)
-    entry.decided.set()
-
-
-def _shown(entry: Entry) -> Execution:
-    """For a page: one whose files cannot be read is shown as it was last seen, and the others beside it."""
-    try:
-        return entry.snapshot()
-    except OSError:
-        return entry.execution
 
 
 def _heard(task: asyncio.Task[Any]) -> None:

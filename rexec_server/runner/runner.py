@@ -18,8 +18,8 @@ from contextlib import suppress
 from rexec_server import notify
 from rexec_server.core.about import About
 from rexec_server.core.launch import Launch
-from rexec_server.core.spool import EXIT, FIFO_IN, FIFO_OUT, RUNNER_SOCKET, SPOOL, STDIN_STATE, StdinState, read_file
-from rexec_server.runner.ending import ExitDraft
+from rexec_server.core.spool import FIFO_IN, RUNNER_SOCKET, SPOOL, STDIN_STATE, StdinState, read_file
+from rexec_server.runner.claims import claim, claim_for_good, is_hidden, is_settled, open_directory
 from rexec_server.runner.estate import Estate, Execution, Standing
 from rexec_server.runner.family import Family
 from rexec_server.runner.handover import Handover
@@ -37,8 +37,6 @@ _log = logging.getLogger("rexec.runner")
 
 REAP_RETRY_SECONDS = 0.1
 FIND_RETRY_SECONDS = 5.0
-# In the spool, the name of what is none of the executions begins with this.
-_HIDDEN = "."
 
 
 class Runner:
@@ -54,7 +52,7 @@ class Runner:
         self._idle_exit = idle_exit
         self._left = left
         self._loop = Loop(Reserve())
-        self._spool = _open_directory(SPOOL, standing.state_dir)
+        self._spool = open_directory(SPOOL, standing.state_dir)
         self._starting: set[int] = set()  # descriptors on which shims will report
         self._executions: dict[str, Execution] = {}
         self._older = set(left.older if left else ())  # from an earlier boot, and not settled yet
@@ -104,7 +102,8 @@ class Runner:
             case "start":
                 return self._start(connection, request)
             case "abandon":
-                self._abandon(request["id"], request["why"], request["older_boot"])
+                record = lost(RESTARTED) if request["older_boot"] else not_started(request["why"])
+                claim_for_good(self._spool, request["id"], record)
             case "remove":
                 shutil.rmtree(request["id"], ignore_errors=True, dir_fd=self._spool)
             case "stdin_eof":
@@ -135,7 +134,7 @@ class Runner:
             return {"start_error": [errno_name(error), f"could not prepare the start: {error.strerror}"]}
         with shims_report:
             try:
-                execution = self._claim(name, launch)
+                execution = self._executions[name] = claim(self._spool, name, launch)
             except FileExistsError:
                 report.close()
                 return {"claimed": True}
@@ -164,20 +163,6 @@ class Runner:
         del self._executions[name]
         return {"start_error": start_error}
 
-    def _claim(self, name: str, launch: Launch) -> Execution:
-        """mkdir decides who starts it: whoever comes second finds it claimed."""
-        os.mkdir(name, 0o750, dir_fd=self._spool)
-        directory = _open_directory(name, self._spool)
-        try:
-            ExitDraft.reserve(directory)
-            execution = Execution(directory, Pipes.make(directory, launch))
-        except OSError:
-            os.close(directory)
-            shutil.rmtree(name, ignore_errors=True, dir_fd=self._spool)
-            raise
-        self._executions[name] = execution
-        return execution
-
     def _pass_on(self, connection: Connection, request: Message, report: socket.socket) -> None:
         """What the shim says of the start; nothing when it died, or gave way: then the spool says it."""
         data = report.recv(65536)
@@ -188,23 +173,6 @@ class Runner:
         if execution and execution.pipes.stdin >= 0:
             execution.pipes.hold_stdin(execution.directory)
         connection.send({"number": request.get("number"), **(json.loads(data[HEADER.size :]) if data else {})})
-
-    def _abandon(self, name: str, why: str, older_boot: bool) -> None:
-        """Makes sure that an execution which was perhaps never asked for is not started later.
-
-        In one step: a directory without its record would say that it never ran, whatever is true.
-        """
-        if os.access(name, os.F_OK, dir_fd=self._spool):
-            return  # it was asked for: its own records tell what became of it
-        draft = f"{_HIDDEN}{name}"
-        with suppress(FileExistsError):  # our predecessor came so far
-            os.mkdir(draft, 0o750, dir_fd=self._spool)
-        directory = _open_directory(draft, self._spool)
-        try:
-            abandon(directory, lost(RESTARTED) if older_boot else not_started(why))
-        finally:
-            os.close(directory)
-        os.rename(draft, name, src_dir_fd=self._spool, dst_dir_fd=self._spool)
 
     # --- what lives and dies ---
 
@@ -228,10 +196,10 @@ class Runner:
 
     def _find(self, name: str) -> None:
         """Looks at an execution from before our time."""
-        if name.startswith(_HIDDEN) or self._is_settled(name):
-            return  # not an execution yet, or one no more
+        if is_hidden(name) or (not self._after_boot and is_settled(self._spool, name)):
+            return  # not an execution yet, or all is done
         try:
-            directory = _open_directory(name, self._spool)
+            directory = open_directory(name, self._spool)
         except (NotADirectoryError, FileNotFoundError):
             return  # somebody else's file, or just removed
         execution = self._executions[name] = Execution(directory, Pipes({}))
@@ -246,12 +214,6 @@ class Runner:
         if self._after_boot:
             self._older.add(name)
         self._takeover.find(Remains(name, directory, pipes, older_boot=self._after_boot))
-
-    def _is_settled(self, name: str) -> bool:
-        """Whether it ended in this boot and all is done. With a hundred thousand executions this look is the start."""
-        if self._after_boot or os.access(f"{name}/{FIFO_OUT}", os.F_OK, dir_fd=self._spool, follow_symlinks=False):
-            return False
-        return os.access(f"{name}/{EXIT}", os.F_OK, dir_fd=self._spool, follow_symlinks=False)
 
     def _note_boot(self) -> None:
         """Writes down, once, that nothing in the spool is from an earlier boot any more."""
@@ -308,7 +270,3 @@ class Runner:
             self._loop.stop()
         elif self._idle_exit is not None:
             self._loop.call_later(self._idle_exit, self._exit_if_idle)
-
-
-def _open_directory(name: str, parent: int) -> int:
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
