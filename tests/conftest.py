@@ -91,11 +91,11 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     eventually(lambda: len(_own_fds() - fds) <= 8, within=60)
 
 
-def _own_children() -> set[psutil.Process]:
+def _own_children() -> set[int]:
     """While others come and go all over the machine, which psutil may stumble over."""
     while True:
         with suppress(psutil.NoSuchProcess):
-            return set(psutil.Process().children())
+            return {child.pid for child in psutil.Process().children()}
 
 
 def _own_fds() -> set[str]:
