@@ -22,6 +22,7 @@ from joserfc.jwk import OctKey
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
 from deploy.authority import Authority, Pair
+from tests.runner.harness import runs
 from tests.waiting import eventually
 
 AUDIENCE = "test-server"
@@ -213,7 +214,7 @@ class Site:
         for process in ours:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        eventually(lambda: not any(process.is_running() and process.status() != "zombie" for process in ours))
+        eventually(lambda: not any(runs(process.pid) for process in ours))
 
     @property
     def log(self) -> str:
