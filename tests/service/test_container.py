@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -120,7 +121,11 @@ def test_process_1_reaps_orphans(container: Container, alice: Client) -> None:
 
 
 def _pid(container: Container, name: str) -> int:
-    return next((one.pid for one in container.processes() if one.is_running() and one.name() == name), 0)
+    for process in container.processes():
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == name:
+                return process.pid
+    return 0
 
 
 def _is_zombie(process: psutil.Process) -> bool:
