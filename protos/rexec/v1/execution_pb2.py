@@ -26,21 +26,24 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rexec/v1/execution.proto\x12\x08rexec.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\nStartError\x12\r\n\x05\x65rrno\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"a\n\x0c\x43hannelTotal\x12\"\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x11.rexec.v1.Channel\x12\x16\n\x0e\x62ytes_produced\x18\x02 \x01(\x04\x12\x15\n\rbytes_dropped\x18\x03 \x01(\x04\"z\n\x05Usage\x12+\n\x08user_cpu\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nsystem_cpu\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmax_rss_bytes\x18\x03 \x01(\x04\"2\n\x0bStdinStatus\x12\x15\n\rbytes_written\x18\x01 \x01(\x04\x12\x0c\n\x04open\x18\x02 \x01(\x08\"\xd5\x06\n\tExecution\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x1e\n\x05state\x18\x03 \x01(\x0e\x32\x0f.rexec.v1.State\x12\x13\n\texit_code\x18\x04 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x05 \x01(\x05H\x00\x12 \n\x06reason\x18\x06 \x01(\x0e\x32\x10.rexec.v1.Reason\x12)\n\x0bstart_error\x18\x07 \x01(\x0b\x32\x14.rexec.v1.StartError\x12\x11\n\targuments\x18\x08 \x03(\t\x12\r\n\x05shell\x18\t \x01(\t\x12\x19\n\x11working_directory\x18\n \x01(\t\x12\x19\n\x11\x65nvironment_names\x18\x0b \x03(\t\x12/\n\x06labels\x18\x0c \x03(\x0b\x32\x1f.rexec.v1.Execution.LabelsEntry\x12\x0b\n\x03pid\x18\r \x01(\x05\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10log_start_offset\x18\x12 \x01(\x04\x12\x16\n\x0elog_end_offset\x18\x13 \x01(\x04\x12&\n\x06totals\x18\x14 \x03(\x0b\x32\x16.rexec.v1.ChannelTotal\x12\x17\n\x0foutput_complete\x18\x15 \x01(\x08\x12\x1a\n\x12leftover_processes\x18\x16 \x01(\x05\x12$\n\x05stdin\x18\x17 \x01(\x0b\x32\x15.rexec.v1.StdinStatus\x12\x1e\n\x05usage\x18\x18 \x01(\x0b\x32\x0f.rexec.v1.Usage\x12\x11\n\tfollowers\x18\x19 \x01(\x05\x12\x17\n\x0f\x65xclusive_group\x18\x1a \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b\x65xit_status\"\x9b\x01\n\x0bOutputChunk\x12\"\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x11.rexec.v1.Channel\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12-\n\tread_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x04\x64\x61ta\x18\x04 \x01(\x0cH\x00\x12\x0e\n\x04text\x18\x05 \x01(\tH\x00\x42\t\n\x07\x63ontent\"/\n\x03Gap\x12\x14\n\x0cstart_offset\x18\x01 \x01(\x04\x12\x12\n\nend_offset\x18\x02 \x01(\x04*J\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43HANNEL_STDOUT\x10\x01\x12\x12\n\x0e\x43HANNEL_STDERR\x10\x02*|\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x0e\n\nSTATE_LOST\x10\x05*\x84\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_EXITED\x10\x01\x12\x13\n\x0fREASON_SIGNALED\x10\x02\x12\x14\n\x10REASON_CANCELLED\x10\x03\x12\x14\n\x10REASON_TIMED_OUT\x10\x04\x12\x17\n\x13REASON_OUTPUT_LIMIT\x10\x05\x12\x18\n\x14REASON_OUT_OF_MEMORY\x10\x06\x12\x17\n\x13REASON_START_FAILED\x10\x07\x12\x15\n\x11REASON_UNATTENDED\x10\x08\x12\x1a\n\x16REASON_SERVER_SHUTDOWN\x10\t\x12\x0f\n\x0bREASON_LOST\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rexec/v1/execution.proto\x12\x08rexec.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\nStartError\x12\r\n\x05\x65rrno\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"a\n\x0c\x43hannelTotal\x12\"\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x11.rexec.v1.Channel\x12\x16\n\x0e\x62ytes_produced\x18\x02 \x01(\x04\x12\x15\n\rbytes_dropped\x18\x03 \x01(\x04\"z\n\x05Usage\x12+\n\x08user_cpu\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nsystem_cpu\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmax_rss_bytes\x18\x03 \x01(\x04\"2\n\x0bStdinStatus\x12\x15\n\rbytes_written\x18\x01 \x01(\x04\x12\x0c\n\x04open\x18\x02 \x01(\x08\"\xd9\x07\n\tExecution\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x1e\n\x05state\x18\x03 \x01(\x0e\x32\x0f.rexec.v1.State\x12\x13\n\texit_code\x18\x04 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x05 \x01(\x05H\x00\x12 \n\x06reason\x18\x06 \x01(\x0e\x32\x10.rexec.v1.Reason\x12)\n\x0bstart_error\x18\x07 \x01(\x0b\x32\x14.rexec.v1.StartError\x12\x11\n\targuments\x18\x08 \x03(\t\x12\r\n\x05shell\x18\t \x01(\t\x12\x19\n\x11working_directory\x18\n \x01(\t\x12\x19\n\x11\x65nvironment_names\x18\x0b \x03(\t\x12/\n\x06labels\x18\x0c \x03(\x0b\x32\x1f.rexec.v1.Execution.LabelsEntry\x12\x0b\n\x03pid\x18\r \x01(\x05\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10log_start_offset\x18\x12 \x01(\x04\x12\x16\n\x0elog_end_offset\x18\x13 \x01(\x04\x12&\n\x06totals\x18\x14 \x03(\x0b\x32\x16.rexec.v1.ChannelTotal\x12\x17\n\x0foutput_complete\x18\x15 \x01(\x08\x12\x1a\n\x12leftover_processes\x18\x16 \x01(\x05\x12$\n\x05stdin\x18\x17 \x01(\x0b\x32\x15.rexec.v1.StdinStatus\x12\x1e\n\x05usage\x18\x18 \x01(\x0b\x32\x0f.rexec.v1.Usage\x12\x11\n\tfollowers\x18\x19 \x01(\x05\x12\x17\n\x0f\x65xclusive_group\x18\x1a \x01(\t\x12\"\n\x07waiting\x18\x1d \x01(\x0e\x32\x11.rexec.v1.Waiting\x12\x17\n\x0fwaiting_message\x18\x1e \x01(\t\x12\x18\n\x10max_output_bytes\x18  \x01(\x04\x12\x16\n\x0eoverflow_waits\x18! \x01(\x08\x12\x13\n\x0bheld_offset\x18\" \x01(\x04\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b\x65xit_status\"\x9b\x01\n\x0bOutputChunk\x12\"\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x11.rexec.v1.Channel\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12-\n\tread_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x04\x64\x61ta\x18\x04 \x01(\x0cH\x00\x12\x0e\n\x04text\x18\x05 \x01(\tH\x00\x42\t\n\x07\x63ontent\"/\n\x03Gap\x12\x14\n\x0cstart_offset\x18\x01 \x01(\x04\x12\x12\n\nend_offset\x18\x02 \x01(\x04*J\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43HANNEL_STDOUT\x10\x01\x12\x12\n\x0e\x43HANNEL_STDERR\x10\x02*|\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x0e\n\nSTATE_LOST\x10\x05*\x84\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_EXITED\x10\x01\x12\x13\n\x0fREASON_SIGNALED\x10\x02\x12\x14\n\x10REASON_CANCELLED\x10\x03\x12\x14\n\x10REASON_TIMED_OUT\x10\x04\x12\x17\n\x13REASON_OUTPUT_LIMIT\x10\x05\x12\x18\n\x14REASON_OUT_OF_MEMORY\x10\x06\x12\x17\n\x13REASON_START_FAILED\x10\x07\x12\x15\n\x11REASON_UNATTENDED\x10\x08\x12\x1a\n\x16REASON_SERVER_SHUTDOWN\x10\t\x12\x0f\n\x0bREASON_LOST\x10\n*H\n\x07Waiting\x12\x17\n\x13WAITING_UNSPECIFIED\x10\x00\x12\x12\n\x0eWAITING_READER\x10\x01\x12\x10\n\x0cWAITING_DISK\x10\x02\x42\x1e\n\x08rexec.v1P\x01Z\x10rexec/v1;rexecv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rexec.v1.execution_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\010rexec.v1P\001Z\020rexec/v1;rexecv1'
   _globals['_EXECUTION_LABELSENTRY']._loaded_options = None
   _globals['_EXECUTION_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_CHANNEL']._serialized_start=1487
-  _globals['_CHANNEL']._serialized_end=1561
-  _globals['_STATE']._serialized_start=1563
-  _globals['_STATE']._serialized_end=1687
-  _globals['_REASON']._serialized_start=1690
-  _globals['_REASON']._serialized_end=1950
+  _globals['_CHANNEL']._serialized_start=1619
+  _globals['_CHANNEL']._serialized_end=1693
+  _globals['_STATE']._serialized_start=1695
+  _globals['_STATE']._serialized_end=1819
+  _globals['_REASON']._serialized_start=1822
+  _globals['_REASON']._serialized_end=2082
+  _globals['_WAITING']._serialized_start=2084
+  _globals['_WAITING']._serialized_end=2156
   _globals['_STARTERROR']._serialized_start=103
   _globals['_STARTERROR']._serialized_end=147
   _globals['_CHANNELTOTAL']._serialized_start=149
@@ -50,11 +53,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STDINSTATUS']._serialized_start=372
   _globals['_STDINSTATUS']._serialized_end=422
   _globals['_EXECUTION']._serialized_start=425
-  _globals['_EXECUTION']._serialized_end=1278
-  _globals['_EXECUTION_LABELSENTRY']._serialized_start=1218
-  _globals['_EXECUTION_LABELSENTRY']._serialized_end=1263
-  _globals['_OUTPUTCHUNK']._serialized_start=1281
-  _globals['_OUTPUTCHUNK']._serialized_end=1436
-  _globals['_GAP']._serialized_start=1438
-  _globals['_GAP']._serialized_end=1485
+  _globals['_EXECUTION']._serialized_end=1410
+  _globals['_EXECUTION_LABELSENTRY']._serialized_start=1350
+  _globals['_EXECUTION_LABELSENTRY']._serialized_end=1395
+  _globals['_OUTPUTCHUNK']._serialized_start=1413
+  _globals['_OUTPUTCHUNK']._serialized_end=1568
+  _globals['_GAP']._serialized_start=1570
+  _globals['_GAP']._serialized_end=1617
 # @@protoc_insertion_point(module_scope)

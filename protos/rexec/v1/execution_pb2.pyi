@@ -104,7 +104,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_START_FAILED: _Reason.ValueType  # 7
     """It could not be started; see start_error."""
     REASON_UNATTENDED: _Reason.ValueType  # 8
-    """Nobody followed it for its unattended_timeout."""
+    """Nobody followed it for its unattended_timeout; or it waited for a holder longer than the server allows."""
     REASON_SERVER_SHUTDOWN: _Reason.ValueType  # 9
     """The server was told to stop and to end what runs."""
     REASON_LOST: _Reason.ValueType  # 10
@@ -130,12 +130,36 @@ REASON_OUT_OF_MEMORY: Reason.ValueType  # 6
 REASON_START_FAILED: Reason.ValueType  # 7
 """It could not be started; see start_error."""
 REASON_UNATTENDED: Reason.ValueType  # 8
-"""Nobody followed it for its unattended_timeout."""
+"""Nobody followed it for its unattended_timeout; or it waited for a holder longer than the server allows."""
 REASON_SERVER_SHUTDOWN: Reason.ValueType  # 9
 """The server was told to stop and to end what runs."""
 REASON_LOST: Reason.ValueType  # 10
 """The record of its end is missing; the state is LOST."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
+
+class _Waiting:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Waiting.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAITING_UNSPECIFIED: _Waiting.ValueType  # 0
+    """It does not wait, or runs."""
+    WAITING_READER: _Waiting.ValueType  # 1
+    """OVERFLOW_WAIT: the log is full, and a holder has not read its oldest output, or there is no holder."""
+    WAITING_DISK: _Waiting.ValueType  # 2
+    """The disk is full; output waits in the pipe."""
+
+class Waiting(_Waiting, metaclass=_WaitingEnumTypeWrapper):
+    """Why an unfinished execution makes no progress."""
+
+WAITING_UNSPECIFIED: Waiting.ValueType  # 0
+"""It does not wait, or runs."""
+WAITING_READER: Waiting.ValueType  # 1
+"""OVERFLOW_WAIT: the log is full, and a holder has not read its oldest output, or there is no holder."""
+WAITING_DISK: Waiting.ValueType  # 2
+"""The disk is full; output waits in the pipe."""
+Global___Waiting: _TypeAlias = Waiting  # noqa: Y015
 
 @_typing.final
 class StartError(_message.Message):
@@ -236,7 +260,9 @@ class StdinStatus(_message.Message):
     BYTES_WRITTEN_FIELD_NUMBER: _builtins.int
     OPEN_FIELD_NUMBER: _builtins.int
     bytes_written: _builtins.int
-    """Bytes accepted so far: the offset at which the next write continues."""
+    """Bytes accepted so far: the offset at which the next write continues. In an Execution, of the counter without a writer; in the answer
+    to a write, of that writer.
+    """
     open: _builtins.bool
     """False once end-of-file was given or the command ended."""
     def __init__(
@@ -305,6 +331,11 @@ class Execution(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     FOLLOWERS_FIELD_NUMBER: _builtins.int
     EXCLUSIVE_GROUP_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    WAITING_MESSAGE_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    OVERFLOW_WAITS_FIELD_NUMBER: _builtins.int
+    HELD_OFFSET_FIELD_NUMBER: _builtins.int
     exec_id: _builtins.str
     """The caller's own id for it; unique within the caller."""
     caller: _builtins.str
@@ -335,6 +366,16 @@ class Execution(_message.Message):
     """How many followers are attached now."""
     exclusive_group: _builtins.str
     """The group within which this caller runs one execution at a time, if any."""
+    waiting: Global___Waiting.ValueType
+    """Why it makes no progress now."""
+    waiting_message: _builtins.str
+    """The same for a person, with numbers."""
+    max_output_bytes: _builtins.int
+    """Bytes of output kept, as in force."""
+    overflow_waits: _builtins.bool
+    """Whether the command waits at that limit (OVERFLOW_WAIT)."""
+    held_offset: _builtins.int
+    """With overflow_waits: nothing from this offset on is dropped."""
     @_builtins.property
     def start_error(self) -> Global___StartError:
         """Set with REASON_START_FAILED."""
@@ -408,10 +449,15 @@ class Execution(_message.Message):
         usage: Global___Usage | None = ...,
         followers: _builtins.int = ...,
         exclusive_group: _builtins.str = ...,
+        waiting: Global___Waiting.ValueType = ...,
+        waiting_message: _builtins.str = ...,
+        max_output_bytes: _builtins.int = ...,
+        overflow_waits: _builtins.bool = ...,
+        held_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "exit_status", b"exit_status", "expire_time", b"expire_time", "signal", b"signal", "start_error", b"start_error", "start_time", b"start_time", "stdin", b"stdin", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "caller", b"caller", "create_time", b"create_time", "end_time", b"end_time", "environment_names", b"environment_names", "exclusive_group", b"exclusive_group", "exec_id", b"exec_id", "exit_code", b"exit_code", "exit_status", b"exit_status", "expire_time", b"expire_time", "followers", b"followers", "labels", b"labels", "leftover_processes", b"leftover_processes", "log_end_offset", b"log_end_offset", "log_start_offset", b"log_start_offset", "output_complete", b"output_complete", "pid", b"pid", "reason", b"reason", "shell", b"shell", "signal", b"signal", "start_error", b"start_error", "start_time", b"start_time", "state", b"state", "stdin", b"stdin", "totals", b"totals", "usage", b"usage", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "caller", b"caller", "create_time", b"create_time", "end_time", b"end_time", "environment_names", b"environment_names", "exclusive_group", b"exclusive_group", "exec_id", b"exec_id", "exit_code", b"exit_code", "exit_status", b"exit_status", "expire_time", b"expire_time", "followers", b"followers", "held_offset", b"held_offset", "labels", b"labels", "leftover_processes", b"leftover_processes", "log_end_offset", b"log_end_offset", "log_start_offset", b"log_start_offset", "max_output_bytes", b"max_output_bytes", "output_complete", b"output_complete", "overflow_waits", b"overflow_waits", "pid", b"pid", "reason", b"reason", "shell", b"shell", "signal", b"signal", "start_error", b"start_error", "start_time", b"start_time", "state", b"state", "stdin", b"stdin", "totals", b"totals", "usage", b"usage", "waiting", b"waiting", "waiting_message", b"waiting_message", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_exit_status: _TypeAlias = _typing.Literal["exit_code", "signal"]  # noqa: Y015
     _WhichOneofArgType_exit_status: _TypeAlias = _typing.Literal["exit_status", b"exit_status"]  # noqa: Y015

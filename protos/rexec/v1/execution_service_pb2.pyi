@@ -110,6 +110,13 @@ class _OverflowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overflow.Val
     """The oldest output is forgotten, and counted."""
     OVERFLOW_TERMINATE: _Overflow.ValueType  # 2
     """The command is ended with REASON_OUTPUT_LIMIT."""
+    OVERFLOW_WAIT: _Overflow.ValueType  # 3
+    """The command waits, as at a full pipe, while the log is full: nothing from Execution.held_offset on is dropped. It begins at 0, and only
+    acknowledgements move it: it is the smallest offset acknowledged by the holders that are attached, or gone for less than 60 s; when none is left it
+    stays. Without a holder the command waits at most unattended_timeout, or else as long as the server allows, and is then ended (REASON_UNATTENDED).
+    `timeout` goes on while it waits. What is in the pipes when the command exits is stored beyond the limit.
+    Needs the feature "overflow_wait".
+    """
 
 class Overflow(_Overflow, metaclass=_OverflowEnumTypeWrapper):
     """What happens when output reaches its limit."""
@@ -120,6 +127,13 @@ OVERFLOW_DROP_OLDEST: Overflow.ValueType  # 1
 """The oldest output is forgotten, and counted."""
 OVERFLOW_TERMINATE: Overflow.ValueType  # 2
 """The command is ended with REASON_OUTPUT_LIMIT."""
+OVERFLOW_WAIT: Overflow.ValueType  # 3
+"""The command waits, as at a full pipe, while the log is full: nothing from Execution.held_offset on is dropped. It begins at 0, and only
+acknowledgements move it: it is the smallest offset acknowledged by the holders that are attached, or gone for less than 60 s; when none is left it
+stays. Without a holder the command waits at most unattended_timeout, or else as long as the server allows, and is then ended (REASON_UNATTENDED).
+`timeout` goes on while it waits. What is in the pipes when the command exits is stored beyond the limit.
+Needs the feature "overflow_wait".
+"""
 Global___Overflow: _TypeAlias = Overflow  # noqa: Y015
 
 class _SignalScope:
@@ -336,7 +350,9 @@ class ExecRequest(_message.Message):
 
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
-        """If set, the answer waits for the end, or this long, and carries the output from the start. Not part of the request's identity."""
+        """If set, the answer waits for the end, or until the command waits for a reader, or this long, and carries the output from the start. Not part of
+        the request's identity, nor is `text`.
+        """
 
     def __init__(
         self,
@@ -413,6 +429,66 @@ class ExecResponse(_message.Message):
 Global___ExecResponse: _TypeAlias = ExecResponse  # noqa: Y015
 
 @_typing.final
+class GetRequest(_message.Message):
+    """Which execution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_ID_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    EXCLUSIVE_GROUP_FIELD_NUMBER: _builtins.int
+    exec_id: _builtins.str
+    """Which execution; or exclusive_group instead."""
+    caller: _builtins.str
+    """Whose execution, for the operator role; empty: one's own."""
+    exclusive_group: _builtins.str
+    """Instead of exec_id: the caller's newest execution in this exclusive_group."""
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """Answer when it has ended or waits for a reader, or after this long (at most 60 s); unset: now. UNAVAILABLE when the server stops: ask again."""
+
+    def __init__(
+        self,
+        *,
+        exec_id: _builtins.str = ...,
+        caller: _builtins.str = ...,
+        wait: _duration_pb2.Duration | None = ...,
+        exclusive_group: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "exclusive_group", b"exclusive_group", "exec_id", b"exec_id", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRequest: _TypeAlias = GetRequest  # noqa: Y015
+
+@_typing.final
+class GetResponse(_message.Message):
+    """As it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> _execution_pb2.Execution:
+        """The execution."""
+
+    def __init__(
+        self,
+        *,
+        execution: _execution_pb2.Execution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetResponse: _TypeAlias = GetResponse  # noqa: Y015
+
+@_typing.final
 class PollRequest(_message.Message):
     """Which output to return. Without a start: the newest lines, as many as the server is set to."""
 
@@ -428,6 +504,7 @@ class PollRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
     EXCLUSIVE_GROUP_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
     exec_id: _builtins.str
     """Which execution; or exclusive_group instead."""
     offset: _builtins.int
@@ -444,6 +521,8 @@ class PollRequest(_message.Message):
     """Whose execution, for the operator role; empty: one's own."""
     exclusive_group: _builtins.str
     """Instead of exec_id: the caller's newest execution in this exclusive_group."""
+    holder: _builtins.str
+    """As in FollowRequest: the offset of a Poll acknowledges what is before it."""
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
         """Wait until there is output beyond the start, or the end, or this long (at most 60 s); unset: answer now."""
@@ -465,10 +544,11 @@ class PollRequest(_message.Message):
         text: _builtins.bool = ...,
         caller: _builtins.str = ...,
         exclusive_group: _builtins.str = ...,
+        holder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "channels", b"channels", "exclusive_group", b"exclusive_group", "exec_id", b"exec_id", "max_bytes", b"max_bytes", "offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines", "text", b"text", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "channels", b"channels", "exclusive_group", b"exclusive_group", "exec_id", b"exec_id", "holder", b"holder", "max_bytes", b"max_bytes", "offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines", "text", b"text", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["offset", "tail_lines", "tail_bytes"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
@@ -532,6 +612,8 @@ class FollowRequest(_message.Message):
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    EXCLUSIVE_GROUP_FIELD_NUMBER: _builtins.int
     exec_id: _builtins.str
     """Which execution."""
     offset: _builtins.int
@@ -544,6 +626,13 @@ class FollowRequest(_message.Message):
     """Output as text."""
     caller: _builtins.str
     """Whose execution, for the operator role; empty: one's own."""
+    holder: _builtins.str
+    """With OVERFLOW_WAIT: nothing from what this holder has acknowledged on is dropped. Made by the caller, up to 64 characters, the same after a
+    cut. A Follow with an offset acknowledges that offset; further on, see Acknowledge. Empty: holds nothing. INVALID_ARGUMENT with another
+    overflow mode; PERMISSION_DENIED for another caller's execution, or with a credential that may only read.
+    """
+    exclusive_group: _builtins.str
+    """Instead of exec_id: the caller's newest execution in this exclusive_group."""
     @_builtins.property
     def channels(self) -> _containers.RepeatedScalarFieldContainer[_execution_pb2.Channel.ValueType]:
         """Only these channels; offsets still count the whole log."""
@@ -563,16 +652,74 @@ class FollowRequest(_message.Message):
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         text: _builtins.bool = ...,
         caller: _builtins.str = ...,
+        holder: _builtins.str = ...,
+        exclusive_group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "channels", b"channels", "exec_id", b"exec_id", "heartbeat_interval", b"heartbeat_interval", "offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "channels", b"channels", "exclusive_group", b"exclusive_group", "exec_id", b"exec_id", "heartbeat_interval", b"heartbeat_interval", "holder", b"holder", "offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["offset", "tail_lines", "tail_bytes"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
 
 Global___FollowRequest: _TypeAlias = FollowRequest  # noqa: Y015
+
+@_typing.final
+class AcknowledgeRequest(_message.Message):
+    """How far a holder is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_ID_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    exec_id: _builtins.str
+    """Which execution."""
+    holder: _builtins.str
+    """Which holder."""
+    offset: _builtins.int
+    """Everything before this offset has been used up."""
+    release: _builtins.bool
+    """This holder leaves. If it is the last, the command goes on as with OVERFLOW_DROP_OLDEST, until another holder comes."""
+    def __init__(
+        self,
+        *,
+        exec_id: _builtins.str = ...,
+        holder: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        release: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_id", b"exec_id", "holder", b"holder", "offset", b"offset", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeRequest: _TypeAlias = AcknowledgeRequest  # noqa: Y015
+
+@_typing.final
+class AcknowledgeResponse(_message.Message):
+    """After it was noted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELD_OFFSET_FIELD_NUMBER: _builtins.int
+    held_offset: _builtins.int
+    """Nothing from this offset on is dropped."""
+    def __init__(
+        self,
+        *,
+        held_offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_offset", b"held_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeResponse: _TypeAlias = AcknowledgeResponse  # noqa: Y015
 
 @_typing.final
 class Output(_message.Message):
@@ -894,6 +1041,7 @@ class WriteStdinRequest(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     EOF_FIELD_NUMBER: _builtins.int
+    WRITER_FIELD_NUMBER: _builtins.int
     exec_id: _builtins.str
     """Which execution."""
     offset: _builtins.int
@@ -902,6 +1050,11 @@ class WriteStdinRequest(_message.Message):
     """The bytes."""
     eof: _builtins.bool
     """End-of-file after data."""
+    writer: _builtins.str
+    """Whose counter offset is in, made by the caller, up to 64 characters; empty: the counter that all without a writer share. An execution
+    remembers 16 writers; a further one takes the place of the one that wrote longest ago, which then gets FAILED_PRECONDITION, reason
+    WRITER_FORGOTTEN. Empty data asks how far this writer is. eof ends the input of all. Needs the feature "writer".
+    """
     def __init__(
         self,
         *,
@@ -909,10 +1062,11 @@ class WriteStdinRequest(_message.Message):
         offset: _builtins.int = ...,
         data: _builtins.bytes = ...,
         eof: _builtins.bool = ...,
+        writer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "eof", b"eof", "exec_id", b"exec_id", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "eof", b"eof", "exec_id", b"exec_id", "offset", b"offset", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -925,6 +1079,11 @@ class WriteStdinResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STDIN_FIELD_NUMBER: _builtins.int
+    SKIPPED_BYTES_FIELD_NUMBER: _builtins.int
+    skipped_bytes: _builtins.int
+    """How much of data had been accepted before, and was skipped as a repeat. More than the caller knows to be accepted: another wrote with
+    this counter.
+    """
     @_builtins.property
     def stdin(self) -> _execution_pb2.StdinStatus:
         """Standard input now."""
@@ -933,10 +1092,11 @@ class WriteStdinResponse(_message.Message):
         self,
         *,
         stdin: _execution_pb2.StdinStatus | None = ...,
+        skipped_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stdin", b"stdin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stdin", b"stdin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["skipped_bytes", b"skipped_bytes", "stdin", b"stdin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1035,7 +1195,9 @@ class GetServerInfoResponse(_message.Message):
 
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What this build and this host can do, such as "cgroup", "run_as"."""
+        """What this build and this host can do: "cgroup", "run_as", "overflow_wait", "writer". A client that sends a field which
+        needs one of them looks here first.
+        """
 
     def __init__(
         self,

@@ -43,6 +43,11 @@ class ExecutionServiceStub:
                 request_serializer=rexec_dot_v1_dot_execution__service__pb2.ExecRequest.SerializeToString,
                 response_deserializer=rexec_dot_v1_dot_execution__service__pb2.ExecResponse.FromString,
                 _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/rexec.v1.ExecutionService/Get',
+                request_serializer=rexec_dot_v1_dot_execution__service__pb2.GetRequest.SerializeToString,
+                response_deserializer=rexec_dot_v1_dot_execution__service__pb2.GetResponse.FromString,
+                _registered_method=True)
         self.Poll = channel.unary_unary(
                 '/rexec.v1.ExecutionService/Poll',
                 request_serializer=rexec_dot_v1_dot_execution__service__pb2.PollRequest.SerializeToString,
@@ -52,6 +57,11 @@ class ExecutionServiceStub:
                 '/rexec.v1.ExecutionService/Follow',
                 request_serializer=rexec_dot_v1_dot_execution__service__pb2.FollowRequest.SerializeToString,
                 response_deserializer=rexec_dot_v1_dot_execution__service__pb2.FollowResponse.FromString,
+                _registered_method=True)
+        self.Acknowledge = channel.unary_unary(
+                '/rexec.v1.ExecutionService/Acknowledge',
+                request_serializer=rexec_dot_v1_dot_execution__service__pb2.AcknowledgeRequest.SerializeToString,
+                response_deserializer=rexec_dot_v1_dot_execution__service__pb2.AcknowledgeResponse.FromString,
                 _registered_method=True)
         self.List = channel.unary_unary(
                 '/rexec.v1.ExecutionService/List',
@@ -104,6 +114,14 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Get(self, request, context):
+        """Says what an execution is doing, without output; may wait for its end.
+        NOT_FOUND, INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Poll(self, request, context):
         """Says what an execution is doing and returns output. Never consumes: the same request gives the same bytes while they are kept.
         NOT_FOUND (also when nothing is in its exclusive_group), OUT_OF_RANGE (offset beyond the end), INVALID_ARGUMENT.
@@ -116,6 +134,15 @@ class ExecutionServiceServicer:
         """Streams an execution's log as it grows, from any offset, until its end. First a snapshot, last, exactly once, the end;
         a stream without an end is unfinished and is resumed at the last next_offset.
         NOT_FOUND, OUT_OF_RANGE, INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many followers).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Acknowledge(self, request, context):
+        """Says how much of an execution's output a holder has used up: what is before that may be dropped. Idempotent; a smaller offset changes
+        nothing. What was sent and not acknowledged counts as not used. Its Follow need not be open.
+        NOT_FOUND, OUT_OF_RANGE (beyond the end), FAILED_PRECONDITION (not OVERFLOW_WAIT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,6 +204,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     request_deserializer=rexec_dot_v1_dot_execution__service__pb2.ExecRequest.FromString,
                     response_serializer=rexec_dot_v1_dot_execution__service__pb2.ExecResponse.SerializeToString,
             ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=rexec_dot_v1_dot_execution__service__pb2.GetRequest.FromString,
+                    response_serializer=rexec_dot_v1_dot_execution__service__pb2.GetResponse.SerializeToString,
+            ),
             'Poll': grpc.unary_unary_rpc_method_handler(
                     servicer.Poll,
                     request_deserializer=rexec_dot_v1_dot_execution__service__pb2.PollRequest.FromString,
@@ -186,6 +218,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.Follow,
                     request_deserializer=rexec_dot_v1_dot_execution__service__pb2.FollowRequest.FromString,
                     response_serializer=rexec_dot_v1_dot_execution__service__pb2.FollowResponse.SerializeToString,
+            ),
+            'Acknowledge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Acknowledge,
+                    request_deserializer=rexec_dot_v1_dot_execution__service__pb2.AcknowledgeRequest.FromString,
+                    response_serializer=rexec_dot_v1_dot_execution__service__pb2.AcknowledgeResponse.SerializeToString,
             ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
@@ -260,6 +297,33 @@ class ExecutionService:
             _registered_method=True)
 
     @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rexec.v1.ExecutionService/Get',
+            rexec_dot_v1_dot_execution__service__pb2.GetRequest.SerializeToString,
+            rexec_dot_v1_dot_execution__service__pb2.GetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Poll(request,
             target,
             options=(),
@@ -303,6 +367,33 @@ class ExecutionService:
             '/rexec.v1.ExecutionService/Follow',
             rexec_dot_v1_dot_execution__service__pb2.FollowRequest.SerializeToString,
             rexec_dot_v1_dot_execution__service__pb2.FollowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Acknowledge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rexec.v1.ExecutionService/Acknowledge',
+            rexec_dot_v1_dot_execution__service__pb2.AcknowledgeRequest.SerializeToString,
+            rexec_dot_v1_dot_execution__service__pb2.AcknowledgeResponse.FromString,
             options,
             channel_credentials,
             insecure,

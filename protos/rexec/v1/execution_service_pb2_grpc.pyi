@@ -45,6 +45,10 @@ class ExecutionServiceStub:
     FAILED_PRECONDITION (ErrorInfo reason EXEC_ID_USED: the id was deleted or expired; BUSY: its exclusive_group runs already),
     RESOURCE_EXHAUSTED (too many running, or started too often, reason RATE_LIMITED; QuotaFailure and RetryInfo).
     """
+    Get: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.GetRequest, _execution_service_pb2.GetResponse]
+    """Says what an execution is doing, without output; may wait for its end.
+    NOT_FOUND, INVALID_ARGUMENT.
+    """
     Poll: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.PollRequest, _execution_service_pb2.PollResponse]
     """Says what an execution is doing and returns output. Never consumes: the same request gives the same bytes while they are kept.
     NOT_FOUND (also when nothing is in its exclusive_group), OUT_OF_RANGE (offset beyond the end), INVALID_ARGUMENT.
@@ -53,6 +57,11 @@ class ExecutionServiceStub:
     """Streams an execution's log as it grows, from any offset, until its end. First a snapshot, last, exactly once, the end;
     a stream without an end is unfinished and is resumed at the last next_offset.
     NOT_FOUND, OUT_OF_RANGE, INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many followers).
+    """
+    Acknowledge: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.AcknowledgeRequest, _execution_service_pb2.AcknowledgeResponse]
+    """Says how much of an execution's output a holder has used up: what is before that may be dropped. Idempotent; a smaller offset changes
+    nothing. What was sent and not acknowledged counts as not used. Its Follow need not be open.
+    NOT_FOUND, OUT_OF_RANGE (beyond the end), FAILED_PRECONDITION (not OVERFLOW_WAIT).
     """
     List: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ListRequest, _execution_service_pb2.ListResponse]
     """Lists executions, running and finished, newest first.
@@ -95,6 +104,10 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     FAILED_PRECONDITION (ErrorInfo reason EXEC_ID_USED: the id was deleted or expired; BUSY: its exclusive_group runs already),
     RESOURCE_EXHAUSTED (too many running, or started too often, reason RATE_LIMITED; QuotaFailure and RetryInfo).
     """
+    Get: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.GetRequest, _execution_service_pb2.GetResponse]  # type: ignore[assignment]
+    """Says what an execution is doing, without output; may wait for its end.
+    NOT_FOUND, INVALID_ARGUMENT.
+    """
     Poll: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.PollRequest, _execution_service_pb2.PollResponse]  # type: ignore[assignment]
     """Says what an execution is doing and returns output. Never consumes: the same request gives the same bytes while they are kept.
     NOT_FOUND (also when nothing is in its exclusive_group), OUT_OF_RANGE (offset beyond the end), INVALID_ARGUMENT.
@@ -103,6 +116,11 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """Streams an execution's log as it grows, from any offset, until its end. First a snapshot, last, exactly once, the end;
     a stream without an end is unfinished and is resumed at the last next_offset.
     NOT_FOUND, OUT_OF_RANGE, INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many followers).
+    """
+    Acknowledge: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.AcknowledgeRequest, _execution_service_pb2.AcknowledgeResponse]  # type: ignore[assignment]
+    """Says how much of an execution's output a holder has used up: what is before that may be dropped. Idempotent; a smaller offset changes
+    nothing. What was sent and not acknowledged counts as not used. Its Follow need not be open.
+    NOT_FOUND, OUT_OF_RANGE (beyond the end), FAILED_PRECONDITION (not OVERFLOW_WAIT).
     """
     List: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ListRequest, _execution_service_pb2.ListResponse]  # type: ignore[assignment]
     """Lists executions, running and finished, newest first.
@@ -150,6 +168,16 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def Get(
+        self,
+        request: _execution_service_pb2.GetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_service_pb2.GetResponse, _abc.Awaitable[_execution_service_pb2.GetResponse]]:
+        """Says what an execution is doing, without output; may wait for its end.
+        NOT_FOUND, INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
     def Poll(
         self,
         request: _execution_service_pb2.PollRequest,
@@ -168,6 +196,17 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams an execution's log as it grows, from any offset, until its end. First a snapshot, last, exactly once, the end;
         a stream without an end is unfinished and is resumed at the last next_offset.
         NOT_FOUND, OUT_OF_RANGE, INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many followers).
+        """
+
+    @_abc_1.abstractmethod
+    def Acknowledge(
+        self,
+        request: _execution_service_pb2.AcknowledgeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_service_pb2.AcknowledgeResponse, _abc.Awaitable[_execution_service_pb2.AcknowledgeResponse]]:
+        """Says how much of an execution's output a holder has used up: what is before that may be dropped. Idempotent; a smaller offset changes
+        nothing. What was sent and not acknowledged counts as not used. Its Follow need not be open.
+        NOT_FOUND, OUT_OF_RANGE (beyond the end), FAILED_PRECONDITION (not OVERFLOW_WAIT).
         """
 
     @_abc_1.abstractmethod
