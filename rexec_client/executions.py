@@ -38,6 +38,11 @@ def reason_name(execution: Execution) -> str:
     return _words(execution, "reason")
 
 
+def waiting_name(execution: Execution) -> str:
+    """Why it makes no progress, in a word: `WAITING_READER` is `reader`."""
+    return _words(execution, "waiting")
+
+
 def signal_name(number: int) -> str:
     """`SIGKILL` for 9; `signal 99` for a number without a name."""
     try:

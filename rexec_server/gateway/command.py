@@ -23,6 +23,8 @@ def exec_request(given: dict[str, Any], exec_id: str, group: str) -> api.ExecReq
         working_directory=_cwd(given.get("cwd", "")),
         environment_variables=_env(given.get("env", {})),
         exclusive_group=group,
+        # One console, in the order in which the command wrote.
+        stderr_mode=api.STDERR_MODE_MERGED,
     )
     if "timeout" in given:
         request.timeout.FromTimedelta(timedelta(seconds=_timeout(given["timeout"])))

@@ -1,4 +1,4 @@
-"""`/api/<mode>/<uuid>`: what people with httpie, curl or a browser use. Section 5 of the design is its contract."""
+"""`/api/<mode>/<uuid>`: for people with httpie, curl or a browser. docs/protocol.md has its contract."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from google.protobuf.duration_pb2 import Duration
 from rexec.v1 import execution_service_pb2 as api
-from rexec.v1.execution_pb2 import Channel, Execution
+from rexec.v1.execution_pb2 import Channel, Execution, Reason
 
 from rexec_client.errors import BusyError, NotFoundError, ResourceExhaustedError
-from rexec_client.executions import is_ended, reason_name
+from rexec_client.executions import is_ended, reason_name, waiting_name
 from rexec_server.gateway import body
 from rexec_server.gateway.command import exec_request
 from rexec_server.gateway.credential import Credentials, exec_id_for
+from rexec_server.gateway.gaps import Gaps
 from rexec_server.gateway.guard import note_execution
 from rexec_server.gateway.problems import Problem
 from rexec_server.gateway.resume import start_offset
@@ -107,7 +108,7 @@ class Modes:
             raise Problem(404, "there is no command to follow; start one with exec")
         wanted = api.FollowRequest(exec_id=execution.exec_id, offset=start_offset(), text=True)
         wanted.heartbeat_interval.FromSeconds(HEARTBEAT_SECONDS)
-        return self.streams.respond(self.upstream.follow(wanted), _event)
+        return self.streams.respond(self.upstream.follow(wanted), _Events())
 
     def cancel(self, _: str) -> Answer:
         body.read_object(BODY_BYTES)
@@ -136,8 +137,7 @@ class Modes:
             reply = self._poll_again(exec_id)
         if is_ended(reply.execution) and not reply.eof:  # it ended while the answer was made: now it stands still
             reply = self._poll_again(exec_id)
-        lines = self.upstream.tail_lines()
-        found = news(reply.chunks, reply.next_offset, seen, lines, ended=is_ended(reply.execution))
+        found = news(reply, seen, self.upstream.tail_lines(), ended=is_ended(reply.execution))
         self.seen.put(key, found.mark)
         return {"mode": "poll", **_state(reply.execution), **_output(found), "exec_id": exec_id}
 
@@ -159,20 +159,33 @@ def _output(found: News) -> Answer:
     answer: Answer = {"output": "\n".join(found.lines)}
     if found.omitted:
         answer["omitted_bytes"] = found.omitted
-    return answer
+    return answer | _missing(found.missing)
+
+
+def _missing(size: int) -> Answer:
+    """Say how many bytes are no longer kept; where none is missing, nothing."""
+    return {"missing_bytes": size} if size else {}
 
 
 def _state(execution: Execution) -> Answer:
-    """Running, or finished and how: an exit code or a signal that was really seen, or else an error."""
+    """Running, and what it waits for; or finished and how: an exit code or a signal that was seen, or else an error."""
     if not is_ended(execution):
-        return {"status": "running"}
+        return {"status": "running", **_waiting(execution)}
     answer: Answer = {"status": "finished", "reason": reason_name(execution)}
+    if not execution.output_complete and execution.reason != Reason.REASON_START_FAILED:
+        answer["output_complete"] = False
     match execution.WhichOneof("exit_status"):
         case "exit_code":
             return answer | {"exit_code": execution.exit_code}
         case "signal":
             return answer | {"signal": execution.signal}
     return answer | {"error": execution.start_error.message or "what became of the command cannot be known"}
+
+
+def _waiting(execution: Execution) -> Answer:
+    if not execution.waiting:
+        return {}
+    return {"waiting": waiting_name(execution), "waiting_message": execution.waiting_message}
 
 
 def _chunks(output: api.Output) -> list[Answer]:
@@ -183,15 +196,24 @@ def _chunks(output: api.Output) -> list[Answer]:
     ]
 
 
-def _event(message: api.FollowResponse) -> tuple[str, Answer]:
+class _Events:
+    """One stream's messages as events, with a count of what it could not give."""
+
+    def __init__(self) -> None:
+        self._gaps = Gaps()
+
+    def __call__(self, message: api.FollowResponse) -> tuple[str, Answer]:
+        name = message.WhichOneof("event") or ""
+        return name, {"mode": "follow", **_told(message), **_missing(self._gaps.count(message))}
+
+
+def _told(message: api.FollowResponse) -> Answer:
     match message.WhichOneof("event"):
         case "output":
             chunks = _chunks(message.output)
-            output = "".join(chunk["text"] for chunk in chunks)
-            return "output", {"mode": "follow", "status": "running", "output": output, "chunks": chunks}
+            return {"status": "running", "output": "".join(chunk["text"] for chunk in chunks), "chunks": chunks}
         case "gap":
-            missing = message.gap.end_offset - message.gap.start_offset
-            return "gap", {"mode": "follow", "status": "running", "missing_bytes": missing}
+            return {"status": "running"}
         case "end":
-            return "end", {"mode": "follow", **_state(message.end), "exec_id": message.end.exec_id}
-    return "snapshot", {"mode": "follow", **_state(message.snapshot), "exec_id": message.snapshot.exec_id}
+            return {**_state(message.end), "exec_id": message.end.exec_id}
+    return {**_state(message.snapshot), "exec_id": message.snapshot.exec_id}

@@ -32,7 +32,9 @@ _CODES = {
 _STREAM = (
     "Server-Sent Events. Each is named as its field of FollowResponse (snapshot, output, gap, end), with that field's "
     "message as data and the resume point as id; heartbeats are comments; a stream that cannot go on ends with the "
-    "event `failure`. A stream without `end` is unfinished: ask again with the last id in Last-Event-ID."
+    "event `failure`. A stream without `end` is unfinished: ask again with the last id in Last-Event-ID. A gap has how "
+    "many bytes are no longer kept, and the end all of those before it, as `missingBytes` (below /api `missing_bytes`)"
+    "; where nothing is missing, the end says nothing of it."
 )
 _UUID: Schema = {
     "type": "string",
@@ -50,6 +52,7 @@ def document() -> dict[str, Any]:
     """The whole document."""
     messages = [getattr(api, f"{name}Response").DESCRIPTOR for name in _MESSAGES]
     components = schemas.given(pb.Execution.DESCRIPTOR, *messages)
+    components["ExecResponse"]["properties"] |= {"missingBytes": _MISSING}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -101,11 +104,20 @@ def _answer(mode: str, states: list[str], **more: Schema) -> Schema:
 
 _STRING: Schema = {"type": "string"}
 _INTEGER: Schema = {"type": "integer"}
+_COUNT: Schema = {"type": "integer", "minimum": 1}
+_MISSING: Schema = {
+    "type": "string",
+    "pattern": "^[1-9][0-9]*$",
+    "description": "bytes of the output from the start that are no longer kept; left out when there are none",
+}
 _MODE_ANSWERS: dict[str, Schema] = {
     "ExecAnswer": _answer("exec", ["accepted", "busy"], exec_id=_STRING),
     "PollAnswer": _answer(
         "poll", ["running", "finished"], output=_STRING, exec_id=_STRING, exit_code=_INTEGER, signal=_INTEGER,
-        error=_STRING, reason=_STRING, omitted_bytes=_INTEGER,
+        error=_STRING, reason=_STRING, output_complete={"const": False},
+        omitted_bytes={**_COUNT, "description": "bytes before the output that are kept, and too many for one answer"},
+        missing_bytes={**_COUNT, "description": "bytes since the last poll that are no longer kept"},
+        waiting={"enum": ["reader", "disk"]}, waiting_message=_STRING,
     ),
     "EchoAnswer": _answer("echo", ["ok"], user=_STRING, uuid=_STRING),
     "CancelAnswer": _answer("cancel", ["cancelled", "finished"], exec_id=_STRING),

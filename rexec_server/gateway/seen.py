@@ -1,19 +1,22 @@
-"""What each caller has seen of an execution's output, and which lines are new to it."""
+"""Marks of how far each caller has seen an execution's output, and the lines that are new to it."""
 
 from __future__ import annotations
 
 import codecs
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rexec.v1.execution_pb2 import OutputChunk
+from rexec.v1.execution_service_pb2 import PollResponse
 
 Key = tuple[str, str]
 """Caller and exec_id."""
 
 KEPT = 10_000
+_LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,39 +50,79 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """The lines that are new to a caller, how many bytes before them were left out, and the mark after them."""
+    """The lines that are new to a caller, and the mark after them.
+
+    omitted: bytes that are kept, and were left out because there were too many.
+    missing: bytes that the caller has not seen, and that are no longer kept.
+    """
 
     lines: list[str]
     omitted: int
+    missing: int
     mark: Mark
 
 
-def news(chunks: Sequence[OutputChunk], next_offset: int, mark: Mark | None, most: int, *, ended: bool) -> News:
-    """What of the newest output a caller has not seen: whole lines, at most the newest `most`.
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line as far as it is kept, with its newline if that has come; `start` is its offset in the log."""
+
+    start: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.data)
+
+
+def news(reply: PollResponse, mark: Mark | None, most: int, *, ended: bool) -> News:
+    """Return what of the newest output a caller has not seen: whole lines, at most the newest `most`.
 
     A last line without its newline is shown as far as it has come, and again, from its start, when it has grown:
     so every line is once shown whole.
     """
-    mark = mark or Mark()
-    # The tail ends at next_offset; counted from there, a gap within it does not matter.
-    data = b"".join(chunk.data for chunk in chunks)
-    start = next_offset - len(data)
-    if next_offset <= mark.end:
-        return News([], 0, mark)
-    if start < mark.line_start:
-        data, start = data[mark.line_start - start :], mark.line_start
-    raw = data.split(b"\n")
-    unfinished = raw.pop()
-    new = Mark(next_offset - len(unfinished), next_offset)
-    if unfinished:
-        raw.append(unfinished)
-    shown = raw[max(0, len(raw) - most) :]
-    left_out = start - mark.line_start + sum(len(line) + 1 for line in raw[: len(raw) - len(shown)])
-    return News(_decode(shown, final=ended or not unfinished), left_out, new)
+    mark, end = mark or Mark(), reply.next_offset
+    if end <= mark.end:
+        return News([], 0, 0, mark)
+    new = [line for line in _lines(reply.chunks, mark.line_start) if line.end > mark.end]
+    left_out, shown = new[: max(0, len(new) - most)], new[max(0, len(new) - most) :]
+    unfinished = bool(shown) and shown[-1].end == end and not shown[-1].data.endswith(b"\n")
+    # The reply begins here: its bytes and its holes add up to its end.
+    begin = end - reply.skipped_bytes - sum(len(chunk.data) for chunk in reply.chunks)
+    gone = min(reply.execution.log_start_offset, begin)
+    return News(
+        lines=_decode([line.data.removesuffix(b"\n") for line in shown], final=ended or not unfinished),
+        omitted=max(0, begin - max(mark.line_start, gone)) + sum(len(line.data) for line in left_out),
+        missing=max(0, gone - mark.end) + end - max(begin, mark.end) - _size_behind(mark.end, reply.chunks),
+        mark=Mark(shown[-1].start if unfinished else end, end),
+    )
+
+
+def _lines(chunks: Iterable[OutputChunk], start: int) -> Iterator[_Line]:
+    """Yield the lines from an offset on. A line ends where output is missing."""
+    for offset, data in _runs(chunks):
+        for found in _LINE.finditer(data, max(0, start - offset)):
+            yield _Line(offset + found.start(), found[0])
+
+
+def _runs(chunks: Iterable[OutputChunk]) -> Iterator[tuple[int, bytes]]:
+    """Yield offset and bytes of all that hangs together: how output was cut on its way says nothing."""
+    parts: list[OutputChunk] = []
+    for chunk in chunks:
+        if parts and chunk.offset != parts[-1].offset + len(parts[-1].data):
+            yield parts[0].offset, b"".join(part.data for part in parts)
+            parts = []
+        parts.append(chunk)
+    if parts:
+        yield parts[0].offset, b"".join(part.data for part in parts)
+
+
+def _size_behind(offset: int, chunks: Iterable[OutputChunk]) -> int:
+    """Return how many of the bytes stand at or behind an offset."""
+    return sum(max(0, min(len(chunk.data), chunk.offset + len(chunk.data) - offset)) for chunk in chunks)
 
 
 def _decode(lines: list[bytes], *, final: bool) -> list[str]:
     """As text; a character of which the last bytes are still to come is left for the next time."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    text = [decoder.decode(line, final or line is not lines[-1]) for line in lines]
+    text = [line.decode(errors="replace") for line in lines[:-1]]
+    text += [codecs.getincrementaldecoder("utf-8")("replace").decode(line, final) for line in lines[-1:]]
     return [line.removesuffix("\r") for line in text]

@@ -14,6 +14,7 @@ from rexec.v1 import execution_service_pb2 as api
 
 from rexec_server.gateway import body
 from rexec_server.gateway.credential import Credentials
+from rexec_server.gateway.gaps import Gaps, missing_in
 from rexec_server.gateway.guard import note_execution
 from rexec_server.gateway.messages import encode_text, from_body, from_query, to_json, wants_text
 from rexec_server.gateway.problems import Problem
@@ -73,7 +74,8 @@ class V1:
         with self._slot(wanted.wait):
             reply = self.upstream.exec(wanted)
         note_execution(reply.execution.exec_id, reply.execution.caller)
-        return to_json(reply), 200 if reply.already_existed else 201
+        missing = missing_in(reply) if wanted.HasField("wait") else 0
+        return {**to_json(reply), **_missing(missing)}, 200 if reply.already_existed else 201
 
     def list(self) -> Json:
         wanted = from_query(api.ListRequest, {}, besides=["label"])
@@ -108,7 +110,7 @@ class V1:
             wanted.heartbeat_interval.FromSeconds(HEARTBEAT_SECONDS)
         # A Follow waits for a server that is away; whoever asks now is told now.
         self.upstream.get(exec_id, wanted.caller)
-        return self.streams.respond(self.upstream.follow(wanted), _event)
+        return self.streams.respond(self.upstream.follow(wanted), _Events())
 
     def signal(self, exec_id: str) -> Json:
         return to_json(self.upstream.signal(_named(api.SignalRequest, exec_id)))
@@ -131,7 +133,17 @@ def _named(kind: Any, exec_id: str) -> Any:
     return from_body(kind, body.read_object(BODY_BYTES), {"exec_id": exec_id})
 
 
-def _event(message: api.FollowResponse) -> tuple[str, Json]:
-    """An event is named as its field in FollowResponse, and its data is that field's message."""
-    name = message.WhichOneof("event") or ""
-    return name, to_json(getattr(message, name))
+class _Events:
+    """One stream's messages as events: each is named as its field in FollowResponse, and its data is that message."""
+
+    def __init__(self) -> None:
+        self._gaps = Gaps()
+
+    def __call__(self, message: api.FollowResponse) -> tuple[str, Json]:
+        name = message.WhichOneof("event") or ""
+        return name, {**to_json(getattr(message, name)), **_missing(self._gaps.count(message))}
+
+
+def _missing(size: int) -> Json:
+    """Say how many bytes are no longer kept, beside a message that has no field for it; of none, nothing."""
+    return {"missingBytes": str(size)} if size else {}

@@ -27,7 +27,8 @@ def data(events: list[Event]) -> bytes:
 
 def test_the_output_and_then_the_end(url: str) -> None:
     """A snapshot, output of both channels, and the end with the exit code, once and last."""
-    ask(url, "POST", "/api/exec/me", {"cmd": "echo out; echo err >&2; exit 3"})
+    request = {"shell": "echo out; echo err >&2; exit 3", "exclusiveGroup": "json"}
+    ask(url, "POST", "/v1/executions", request, {"Authorization": "Bearer me"})
     with Stream(url, "/api/follow/me") as stream:
         events = list(stream)
     assert events[0].name == "snapshot"
@@ -36,6 +37,16 @@ def test_the_output_and_then_the_end(url: str) -> None:
     assert events[-1].data["exit_code"] == 3
     shown = {chunk["channel"]: chunk["text"] for e in events if e.name == "output" for chunk in e.data["chunks"]}
     assert shown == {"stdout": "out\n", "stderr": "err\n"}
+
+
+def test_a_json_command_writes_to_one_console(url: str) -> None:
+    """What it writes to standard error stands where it wrote it, in one channel."""
+    ask(url, "POST", "/api/exec/me", {"cmd": "echo o1; echo e1 >&2; echo o2"})
+    with Stream(url, "/api/follow/me") as stream:
+        events = list(stream)
+    assert text(events) == "o1\ne1\no2\n"
+    channels = {chunk["channel"] for event in events if event.name == "output" for chunk in event.data["chunks"]}
+    assert channels == {"stdout"}
 
 
 def test_resuming_with_last_event_id_is_exact(url: str) -> None:

@@ -69,6 +69,14 @@ def test_a_poll_gives_the_newest_lines_that_were_not_seen(with_gateway: Start) -
     assert poll(url, "me")["output"] == ""
 
 
+def test_both_channels_are_one_console_in_the_order_in_which_it_was_written(url: str) -> None:
+    """Standard error stands between the lines of standard output, so the newest lines are the newest of both."""
+    exec_(url, "me", "echo o1; echo e1 >&2; echo o2")
+    assert finished(url, "me")[1] == ["o1", "e1", "o2"]
+    exec_(url, "you", "for i in $(seq 100); do echo o$i; echo e$i >&2; done; echo e101 >&2; echo o102")
+    assert finished(url, "you")[1][-3:] == ["e100", "e101", "o102"]
+
+
 def test_an_unfinished_line_is_shown_and_shown_again_when_it_grew(url: str, tmp_path: Any) -> None:
     """A prompt is seen while it waits, and the line that it becomes is seen whole."""
     gate = tmp_path / "gate"
