@@ -135,6 +135,7 @@ def _defaults(config: Config) -> Defaults:
         working_directory=config.working_directory,
         environment=environment,
         output_bytes=config.output_bytes,
+        waiting_timeout=config.waiting_timeout,
         max_timeout=config.max_timeout,
         retention=config.retention,
     )

@@ -58,6 +58,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 @click.option("--max-timeout", metavar="TIME", help="Longest timeout of a command, and the default one. [none]")
 @click.option("--tail-lines", metavar="N", help="Lines that a Poll without a start returns. [3]")
 @click.option("--output-bytes", metavar="SIZE", help="Output kept per execution unless it says otherwise. [64M]")
+@click.option("--waiting-timeout", metavar="TIME", help="How long a command waits for a reader that is gone. [1h]")
 @click.option("--retention", metavar="TIME", help="How long ended executions are kept. [24h]")
 @click.option("--keep-count", metavar="N", help="How many ended executions are kept. [10000]")
 @click.option("--keep-bytes", metavar="SIZE", help="How much output of ended executions is kept. [10G]")

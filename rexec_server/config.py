@@ -50,6 +50,7 @@ MAX_UINT32 = 2**32 - 1
 
 CallRate = Annotated[Rate, BeforeValidator(_number(Rate.parse))]
 Seconds = Annotated[float, BeforeValidator(_number(units.duration)), Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+SecondsOrNever = Annotated[float, BeforeValidator(_number(units.duration_or_never)), AfterValidator(units.check_wait)]
 Bytes = Annotated[int, BeforeValidator(_number(units.size)), Field(gt=0)]
 
 
@@ -118,6 +119,7 @@ class Config(BaseModel):
     max_followers: int = Field(16_384, ge=1)
     max_timeout: Seconds | None = None
     tail_lines: int = Field(3, ge=0, le=MAX_UINT32)
+    waiting_timeout: SecondsOrNever = 3600.0
     output_bytes: Bytes = 64 * 1024 * 1024
     retention: Seconds = 24 * 3600.0
     keep_count: int = Field(10_000, ge=0)

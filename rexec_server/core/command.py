@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field
 
@@ -125,6 +126,7 @@ class Defaults:
     retention: float = 24 * 3600.0
     limits: Limits = Limits()
     umask: int = 0o022
+    waiting_timeout: float = 3600.0  # how long a command waits for a reader without a holder; infinity: for ever
 
     def launch(self, command: Command, grant: Grant = UNRESTRICTED) -> Launch:
         """The complete order to start a command, as it was granted."""
@@ -134,7 +136,7 @@ class Defaults:
             arguments=grant.arguments or command.arguments or ("/bin/sh", "-c", command.shell),
             environment=self._environment(command, grant),
             working_directory=self._directory(command, grant),
-            output_bytes=grant.output_bytes or command.output_bytes or self.output_bytes,
+            output_bytes=self._output_bytes(command, grant),
             overflow=command.overflow,
             stdin_mode=command.stdin_mode,
             initial_stdin=command.initial_stdin,
@@ -147,6 +149,7 @@ class Defaults:
             limits=self._limits(command, grant),
             umask=self.umask if grant.umask is None else grant.umask,
             confinement=grant.confinement,
+            waiting_timeout=self._waiting_timeout(command, grant),
         )
 
     def request(self, command: Command, grant: Grant = UNRESTRICTED) -> Request:
@@ -165,7 +168,19 @@ class Defaults:
             rule=grant.rule,
             granted=grant.arguments if grant.arguments != command.arguments else (),
             user=grant.confinement.user,
+            output_bytes=self._output_bytes(command, grant),
+            waits=command.overflow is Overflow.WAIT,
         )
+
+    def _output_bytes(self, command: Command, grant: Grant) -> int:
+        return grant.output_bytes or command.output_bytes or self.output_bytes
+
+    def _waiting_timeout(self, command: Command, grant: Grant) -> float | None:
+        """None where nothing waits, too: an older runner can start that."""
+        if command.overflow is not Overflow.WAIT:
+            return None
+        asked = self.waiting_timeout if grant.waiting_timeout is None else grant.waiting_timeout
+        return None if asked == math.inf else asked
 
     def _directory(self, command: Command, grant: Grant) -> str:
         return grant.working_directory or command.working_directory or self.working_directory

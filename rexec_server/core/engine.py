@@ -49,8 +49,14 @@ class Engine(Protocol):
     async def write_stdin(self, name: str, offset: int, data: bytes, eof: bool) -> StdinProgress:
         """Writes until all is in; it may be cancelled, and then asked with no data how far it got."""
 
-    async def attend(self, name: str) -> None:
-        """Says that somebody follows now, for a command with an unattended_timeout."""
+    async def attend(self, name: str, *, holder: bool = False) -> None:
+        """Says that somebody follows now, for a command with an unattended_timeout.
+
+        holder: one who holds output, for a command that waits.
+        """
+
+    async def hold(self, name: str, floor: int) -> None:
+        """With OVERFLOW_WAIT: nothing from this offset on is dropped any more, and what is before it may be."""
 
     async def remove(self, name: str) -> None:
         """Removes the spool directory of an ended execution."""

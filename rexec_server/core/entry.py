@@ -7,16 +7,21 @@ import os
 from dataclasses import replace
 
 from rexec_server.core.execution import Execution, Extent, Key, State, final_state
+from rexec_server.core.holding import Holding
 from rexec_server.core.log import LogReader, Reading
 from rexec_server.core.record import Record
 from rexec_server.core.spool import (
     EXIT,
+    FLOOR_FORMAT,
+    FLOOR_POSITION,
+    LOCK,
     START,
     STDIN_STATE,
     Channel,
     ExitRecord,
     StartRecord,
     StdinState,
+    Waiting,
 )
 
 # A wake-up that does not come is a defect; who waits looks all the same.
@@ -35,11 +40,13 @@ class Entry:
         self.log = LogReader(directory)
         self.followers = 0
         self.unattended_timeout: float | None = None
+        self.waiting_timeout: float | None = None  # as in force: how long it waits without a holder
+        self._holding: Holding | None = None
         self.decided = asyncio.Event()  # whether the command runs, or could not be started, is known
         self.end_watch: int | None = None
         self.output_watch: int | None = None
         self.watchers = 0
-        self._woken_at = -1  # the log's end when waiters were last woken
+        self._woken_at = (-1, Waiting.NOTHING)  # the log's end, and why it waited, when waiters were last woken
         self.boot_id = record.boot_id
         self._execution = record.execution
         if record.execution.exit:  # the spool is the truth about output: it may have lost some since the index was told
@@ -62,7 +69,14 @@ class Entry:
 
     def snapshot(self) -> Execution:
         """Everything, as it is now."""
-        return replace(self._execution, extent=self.extent(), stdin=self._stdin(), followers=self.followers)
+        extent = self.extent()
+        seen = replace(self._execution, extent=extent, stdin=self._stdin(), followers=self.followers)
+        if self.ended:
+            return replace(seen, held_offset=extent.start) if seen.request.waits else seen
+        waiting, floor = self._supervisors_word()
+        floor = self._holding.floor if self._holding else floor
+        held = min(max(floor, extent.start), extent.end) if seen.request.waits else 0
+        return replace(seen, waiting=waiting, waiting_message=self._why(waiting, extent, held), held_offset=held)
 
     def shown(self) -> Execution:
         """For a list: one whose files cannot be read is shown as it was last seen, and the others beside it."""
@@ -70,6 +84,18 @@ class Entry:
             return self.snapshot()
         except OSError:
             return self._execution
+
+    @property
+    def waits_for_reader(self) -> bool:
+        """Whether the command makes no progress until output of it was used up."""
+        return self._execution.request.waits and not self.ended and self._supervisors_word()[0] == Waiting.READER
+
+    def hold(self) -> Holding:
+        """Its holders. A server that has just come knows none, and the floor from the supervisor."""
+        if self._holding is None:
+            _, floor = self._supervisors_word()
+            self._holding = Holding(floor, told=floor)
+        return self._holding
 
     async def decide(self) -> None:
         """Returns when the spool says that it runs, or how it ended."""
@@ -95,6 +121,7 @@ class Entry:
         except ValueError:
             return False  # damaged by a power cut; the runner makes it LOST
         self.unattended_timeout = record.supervision["unattended_timeout"]
+        self.waiting_timeout = record.supervision.get("waiting_timeout")
         if self._execution.state != State.STARTING:
             return False
         self._execution = replace(self._execution, state=State.RUNNING, pid=record.pid, start_time=record.start_time)
@@ -149,10 +176,11 @@ class Entry:
                 future.set_result(None)
 
     def wake_if_changed(self) -> None:
-        """Wakes only for new output: a look each second must not wake ten thousand idle followers."""
-        end = self.extent().end
-        if end != self._woken_at:
-            self._woken_at = end
+        """Wakes only for what is new: a look each second must not wake ten thousand idle followers."""
+        waiting = self._supervisors_word()[0] if self._execution.request.waits else Waiting.NOTHING
+        found = (self.extent().end, waiting)
+        if found != self._woken_at:
+            self._woken_at = found
             self.wake()
 
     async def changed(self, timeout: float) -> None:
@@ -169,6 +197,30 @@ class Entry:
         finally:
             timer.cancel()
             self._waiting.discard(future)
+
+    def _supervisors_word(self) -> tuple[Waiting, int]:
+        """Why it waits, and the floor, as the lock file says."""
+        data = _read(f"{self.directory}/{LOCK}") or b""
+        noted = data[FLOOR_POSITION : FLOOR_POSITION + FLOOR_FORMAT.size]
+        floor = FLOOR_FORMAT.unpack(noted)[0] if len(noted) == FLOOR_FORMAT.size else 0
+        try:
+            return Waiting(data[:1]), floor
+        except ValueError:  # not there yet, or a later version's word
+            return Waiting.NOTHING, floor
+
+    def _why(self, waiting: Waiting, extent: Extent, held: int) -> str:
+        match waiting:
+            case Waiting.DISK:
+                return "the disk is full: output waits in the pipe, and the command with it"
+            case Waiting.DISK_AT_END:
+                return "the command has exited, and its last output waits for space on the disk; Cancel gives it up"
+            case Waiting.READER:
+                full = f"the log is full ({extent.kept_bytes} of {self._execution.request.output_bytes} bytes)"
+                if self._holding and self._holding.attached:
+                    return f"{full}: a holder has not read the output from offset {held} on"
+                end = "" if self.waiting_timeout is None else f", and ends it after {self.waiting_timeout:g} s of that"
+                return f"{full}: no holder is attached, which keeps the output from offset {held} on{end}"
+        return ""
 
     def _stdin(self) -> StdinState:
         request = self._execution.request

@@ -11,6 +11,7 @@ RexecError
 │   ├── Busy
 │   ├── AlreadyEnded
 │   ├── StillRunning
+│   ├── NothingHeld
 │   └── StdinClosed
 ├── OutOfRange             an offset beyond the end
 ├── NotServed              no such method
@@ -119,6 +120,15 @@ class StillRunning(Precondition):
 
     def __init__(self, exec_id: str) -> None:
         super().__init__(f"execution {exec_id!r} has not ended; cancel it first")
+
+
+class NothingHeld(Precondition):
+    """The execution drops or ends at its limit, so its readers cannot hold anything."""
+
+    reason = "NOT_OVERFLOW_WAIT"
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"execution {exec_id!r} was not started with OVERFLOW_WAIT, so it holds no output")
 
 
 class StdinClosed(Precondition):

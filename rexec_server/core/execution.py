@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from rexec_server.core.spool import Channel, ExitRecord, StdinState
+from rexec_server.core.spool import Channel, ExitRecord, StdinState, Waiting
 
 
 class State(enum.IntEnum):
@@ -60,6 +60,8 @@ class Request:
     rule: str = ""  # of the allowlist, by which it was granted
     granted: tuple[str, ...] = ()  # what the rule made of the arguments or the line, where that is something else
     user: int | None = None  # uid that it runs as, where that is not the runner's
+    output_bytes: int = 0  # kept, as in force; 0: not known, it is of an older version
+    waits: bool = False  # at that limit, for its readers
     trace: str = ""  # W3C traceparent of the call that started it; not shown, but kept for who sees its end
 
 
@@ -78,6 +80,9 @@ class Execution:
     extent: Extent = Extent()
     stdin: StdinState = StdinState(open=0)
     followers: int = 0
+    waiting: Waiting = Waiting.NOTHING
+    waiting_message: str = ""  # the same for a person
+    held_offset: int = 0  # with request.waits: nothing from here on is dropped
 
 
 def final_state(record: ExitRecord) -> State:

@@ -29,6 +29,7 @@ from rexec_server.core.errors import (
 )
 from rexec_server.core.execution import Execution, Key
 from rexec_server.core.grant import UNRESTRICTED, Grant
+from rexec_server.core.holders import Holders
 from rexec_server.core.index import Index, Query, now_ns
 from rexec_server.core.journal import Journal
 from rexec_server.core.launch import Launch
@@ -79,6 +80,7 @@ class Executions:
         self._attendance = Attendance(
             self._registry, engine, bounds.max_followers, bounds.caller_followers, self._spawn
         )
+        self.holders = Holders(engine, self._spawn)
 
     @property
     def live(self) -> list[Entry]:

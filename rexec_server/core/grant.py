@@ -21,6 +21,7 @@ class Grant:
     limits: Limits | None = None
     timeout: float | None = None  # seconds
     output_bytes: int = 0
+    waiting_timeout: float | None = None  # seconds; infinity: for ever
     umask: int | None = None
     confinement: Confinement = Confinement()
     max_running: int | None = None  # executions of this rule at once

@@ -40,6 +40,7 @@ class Overflow(enum.IntEnum):
 
     DROP_OLDEST = 1
     TERMINATE = 2
+    WAIT = 3
 
 
 class Limits(NamedTuple):
@@ -88,6 +89,7 @@ class Launch(NamedTuple):
     limits: Limits = Limits()
     umask: int = 0o022
     confinement: Confinement = Confinement()
+    waiting_timeout: float | None = None  # with WAIT: how long it waits while no holder is attached; None: for ever
 
     def to_json(self) -> dict[str, Any]:
         written = {

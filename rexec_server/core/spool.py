@@ -4,7 +4,7 @@ A directory per execution holds its output and its end. It is the truth about bo
 whoever holds `lock` writes in it. `docs/protocol.md` describes the layout for readers in other languages.
 
     lock                    held (flock) while somebody supervises the command; written to after each batch of output,
-                            so that a watcher wakes
+                            so that a watcher wakes; says why the command makes no progress, and which output is held
     start                   who runs: one JSON object, there before the command's exec
     exit.tmp, exit          how it ended: notes while it runs, then one JSON object, renamed when it is true
     out err in              the FIFOs of the command, while somebody may hold them
@@ -48,6 +48,11 @@ EXIT_RECORD_BYTES = 4096
 SEGMENT_FORMAT = struct.Struct("<Q")
 PIECE_FORMAT = struct.Struct("<QQQ")
 STDIN_FORMAT = struct.Struct("<QQQ")
+# The lock file: why the command waits, one byte; and from 8 on the floor.
+FLOOR_FORMAT = struct.Struct("<Q")
+FLOOR_POSITION = 8
+# A floor that holds nothing: the last holder has left and lets the command go on.
+RELEASED = 2**64 - 1
 _OFFSET_DIGITS = 20
 
 
@@ -59,6 +64,15 @@ class Channel(enum.IntEnum):
 
 
 _CHANNELS = frozenset(map(int, Channel))
+
+
+class Waiting(enum.Enum):
+    """Why a command that has not ended makes no progress, as the lock file says it."""
+
+    NOTHING = b"\n"
+    READER = b"r"  # the log is full, and its oldest output is held
+    DISK = b"d"  # there is no space on the disk
+    DISK_AT_END = b"D"  # the same, and the command itself has exited
 
 
 class Reason(enum.IntEnum):

@@ -105,8 +105,11 @@ class LocalEngine:
     async def end(self, name: str, reason: Reason, grace: float | None) -> None:
         await self._tell(name, {"op": "end", "reason": int(reason), "grace": grace})
 
-    async def attend(self, name: str) -> None:
-        await self._tell(name, {"op": "attend"})
+    async def attend(self, name: str, *, holder: bool = False) -> None:
+        await self._tell(name, {"op": "attend", "holder": holder})
+
+    async def hold(self, name: str, floor: int) -> None:
+        await self._tell(name, {"op": "floor", "floor": floor})
 
     async def write_stdin(self, name: str, offset: int, data: bytes, eof: bool) -> StdinProgress:
         encoded = base64.b64encode(data).decode()
@@ -119,7 +122,8 @@ class LocalEngine:
         """What the runner can do here: `cgroup` and its controllers (`cgroup.memory`, say), and `run_as`."""
         cgroup = ["cgroup"] if self._info.get("cgroup") else []
         controllers = [f"cgroup.{name}" for name in self._info.get("controllers", ())]
-        return [*cgroup, *controllers, *(["run_as"] if self._info.get("uid") == 0 else [])]
+        run_as = ["run_as"] if self._info.get("uid") == 0 else []
+        return [*cgroup, *controllers, *run_as, *(["overflow_wait"] if self._info.get("overflow_wait") else [])]
 
     async def close(self) -> None:
         if self._runner:

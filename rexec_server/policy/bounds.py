@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rexec_server.core.command import Command
 from rexec_server.core.errors import InvalidRequest
-from rexec_server.core.launch import Leftovers, Limits, StdinMode
+from rexec_server.core.launch import Leftovers, Limits, Overflow, StdinMode
 from rexec_server.policy.rule_table import RuleTable
 
 # Where a rule does not say: a caller alone must not be able to fill the disk.
@@ -32,11 +32,13 @@ def check(rule: RuleTable, command: Command) -> None:
 
 
 def _check_durations(rule: RuleTable, command: Command) -> None:
-    asked = (
+    asked: tuple[tuple[str, float | None, float | None], ...] = (
         ("timeout", command.timeout, rule.timeout),
         ("kill_grace", command.kill_grace, _MOST_GRACE),
         ("drain_timeout", command.drain_timeout, _MOST_GRACE),
     )
+    if command.overflow is Overflow.WAIT:
+        asked = (*asked, ("unattended_timeout", command.unattended_timeout, rule.waiting_timeout))
     for field, seconds, most in asked:
         if seconds is not None and most is not None and seconds > most:
             raise InvalidRequest(field, f"{seconds:g} s; rule {rule.name!r} allows at most {most:g} s")

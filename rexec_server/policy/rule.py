@@ -93,6 +93,7 @@ class Rule:
             limits=limits,
             timeout=table.timeout if command.timeout is None else command.timeout,
             output_bytes=command.output_bytes or table.output or 0,
+            waiting_timeout=table.waiting_timeout,
             umask=table.umask,
             confinement=self.confinement,
             max_running=table.max_running,

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, model_va
 
 from rexec_server.core.launch import Limits
 from rexec_server.policy.slots import Slot
-from rexec_server.policy.table import Bytes, Count, Flag, Seconds, StartRate, Table, Text
+from rexec_server.policy.table import Bytes, Count, Flag, Seconds, SecondsOrNever, StartRate, Table, Text
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _UMASK = re.compile(r"0?[0-7]{1,3}", re.ASCII)
@@ -119,6 +119,7 @@ class RuleTable(Table):
     stdin: Literal["none", "bytes", "open"] = "none"
     timeout: Seconds | None = None
     output: Bytes | None = None
+    waiting_timeout: SecondsOrNever | None = None
     max_running: Count | None = None
     rate: StartRate | None = None
     umask: Annotated[int, BeforeValidator(_umask)] = 0o077

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    model_validator,
+)
 
 from rexec_server.policy import units
 from rexec_server.policy.rate import Rate
 
-# As in core.command: longer durations are mistakes, and overflow clocks.
-_MAX_SECONDS = 100 * 365 * 86400.0
 _MAX_COUNT = 2**31 - 1
 _MAX_BYTES = 2**60
 
@@ -40,6 +47,10 @@ def _duration(value: Any) -> Any:
     return units.duration(value) if isinstance(value, str) else _no_flag(value)
 
 
+def _duration_or_never(value: Any) -> Any:
+    return units.duration_or_never(value) if isinstance(value, str) else _no_flag(value)
+
+
 def _size(value: Any) -> Any:
     return units.size(value) if isinstance(value, str) else _no_flag(value)
 
@@ -60,6 +71,7 @@ Flag = StrictBool
 Integer = StrictInt
 Count = Annotated[StrictInt, Field(gt=0, le=_MAX_COUNT)]
 Text = Annotated[str, BeforeValidator(_check_text)]
-Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0, le=_MAX_SECONDS, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0, le=units.MAX_SECONDS, allow_inf_nan=False)]
+SecondsOrNever = Annotated[float, BeforeValidator(_duration_or_never), AfterValidator(units.check_wait)]
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0, le=_MAX_BYTES)]
 StartRate = Annotated[Rate, BeforeValidator(_rate)]

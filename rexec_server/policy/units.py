@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+
+# As in core.command: longer durations are mistakes, and overflow clocks.
+MAX_SECONDS = 100 * 365 * 86400.0
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.ASCII)
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
@@ -15,6 +19,18 @@ def duration(text: str) -> float:
     if not match:
         raise ValueError(f"{text!r} is no duration; write for example 30s, 5m or 24h")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def duration_or_never(text: str) -> float:
+    """Seconds, from a text such as 1h; `never` is infinity. ValueError."""
+    return math.inf if text.strip() == "never" else duration(text)
+
+
+def check_wait(seconds: float) -> float:
+    """A time to wait that is more than nothing, or infinity. ValueError."""
+    if not 0 < seconds <= MAX_SECONDS and seconds != math.inf:
+        raise ValueError(f"{seconds:g} s is not a time to wait; write for example 30m, 24h or never")
+    return seconds
 
 
 def size(text: str) -> int:

@@ -18,8 +18,15 @@ from rexec_server.core.errors import InvalidRequest
 from rexec_server.core.execution import CHANNELS, Execution, State
 from rexec_server.core.launch import Leftovers, Limits, Overflow, StderrMode, StdinMode
 from rexec_server.core.log import Chunk, Missing
-from rexec_server.core.spool import Channel, StdinState
+from rexec_server.core.spool import Channel, StdinState, Waiting
 from rexec_server.core.text import TextChunk
+
+_WAITING = {
+    Waiting.NOTHING: pb.WAITING_UNSPECIFIED,
+    Waiting.READER: pb.WAITING_READER,
+    Waiting.DISK: pb.WAITING_DISK,
+    Waiting.DISK_AT_END: pb.WAITING_DISK,
+}
 
 T = TypeVar("T", StdinMode, StderrMode, Leftovers, Overflow)
 
@@ -108,6 +115,11 @@ def execution(value: Execution) -> pb.Execution:
         stdin=stdin_status(value.stdin),
         followers=value.followers,
         exclusive_group=request.exclusive_group,
+        waiting=_WAITING[value.waiting],
+        waiting_message=value.waiting_message,
+        max_output_bytes=request.output_bytes,
+        overflow_waits=request.waits,
+        held_offset=value.held_offset,
     )
     if value.start_time:
         message.start_time.CopyFrom(timestamp(value.start_time))

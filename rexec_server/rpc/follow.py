@@ -43,6 +43,8 @@ class Follower:
     heartbeat: float
     text: bool
     drain: Drain
+    on_skip: Callable[[int, int], None] | None = None  # for a holder: there is nothing of its channels in a range
+    _given: int = 0  # offset after the last byte that was sent
 
     async def messages(self) -> AsyncGenerator[api.FollowResponse, None]:
         view = TextView(self.entry.log, self.offset, self.channels) if self.text else None
@@ -102,9 +104,12 @@ class Follower:
             else:
                 chunks.append(item)
         flush()
+        self._given = max(self._given, self.offset if messages else 0)
         self.offset = reading.next_offset
         if messages:
             messages[-1].next_offset = reading.next_offset
+        if self.on_skip and self.offset > self._given:
+            self.on_skip(self._given, self.offset)
         return messages
 
     def _output(self, chunks: Iterable[Chunk | TextChunk]) -> api.FollowResponse:

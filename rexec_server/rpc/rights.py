@@ -20,8 +20,10 @@ _SERVICE = "/rexec.v1.ExecutionService/"
 
 RIGHTS = {
     f"{_SERVICE}Exec": Right.ACT,
+    f"{_SERVICE}Get": Right.READ,
     f"{_SERVICE}Poll": Right.READ,
     f"{_SERVICE}Follow": Right.READ,
+    f"{_SERVICE}Acknowledge": Right.ACT,
     f"{_SERVICE}List": Right.READ,
     f"{_SERVICE}Signal": Right.ACT,
     f"{_SERVICE}Cancel": Right.ACT,

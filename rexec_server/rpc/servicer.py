@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +17,10 @@ from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
 from rexec_server.core.command import MAX_LABELS, Command, Defaults, check_duration, check_exec_id
 from rexec_server.core.entry import Entry
-from rexec_server.core.errors import Exhausted, InvalidRequest, NotAllowed, NotFound, OutOfRange
+from rexec_server.core.errors import Exhausted, InvalidRequest, NotAllowed, NotFound, OutOfRange, Unavailable
 from rexec_server.core.execution import CHANNELS, Execution, Key
 from rexec_server.core.executions import Bounds, Executions
+from rexec_server.core.holding import Holder
 from rexec_server.core.index import Query, now_ns
 from rexec_server.core.log import LogReader, Reading
 from rexec_server.core.spool import Channel
@@ -76,7 +79,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         response = api.ExecResponse(already_existed=existed)
         if wait is not None:
             with self._executions.watched(entry):
-                await self._until(entry, wait, lambda: entry.ended)
+                await self._until(entry, wait, lambda: entry.ended or entry.waits_for_reader)
             ended = entry.ended
             reading = entry.log.read(0, _most(request.text), CHANNELS, entry.end_offset)
             response.chunks.extend(_chunks(entry, reading, 0, CHANNELS, request.text, ended))
@@ -85,10 +88,18 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         response.execution.CopyFrom(convert.execution(entry.snapshot()))
         return response
 
+    async def Get(self, request: api.GetRequest, context: Context) -> api.GetResponse:  # noqa: N802
+        wait = _wait(request)
+        entry = await self._find(request.caller, request.exec_id, request.exclusive_group)
+        if wait:
+            with self._executions.watched(entry):
+                await self._until(entry, wait, lambda: entry.ended or entry.waits_for_reader)
+            if self._drain.begun and not entry.ended:
+                raise Unavailable("the server is stopping; ask again")
+        return api.GetResponse(execution=convert.execution(entry.snapshot()))
+
     async def Poll(self, request: api.PollRequest, context: Context) -> api.PollResponse:  # noqa: N802
-        wait = convert.seconds(request, "wait") or 0.0
-        if wait > MAX_POLL_WAIT:
-            raise InvalidRequest("wait", f"{wait:g} s; at most {MAX_POLL_WAIT:g} s")
+        wait = _wait(request)
         if request.max_bytes > MAX_POLL_BYTES:
             raise InvalidRequest("max_bytes", f"{request.max_bytes}; at most {MAX_POLL_BYTES}")
         entry = await self._find(request.caller, request.exec_id, request.exclusive_group)
@@ -97,9 +108,10 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         start = await self._start(entry, request, channels, size)
         if start is None:
             start = entry.log.tail_lines(self._facts.tail_lines, size, channels)
-        if wait:
-            with self._executions.watched(entry):
-                await self._until(entry, wait, lambda: entry.ended or self._has_output(entry, start, channels))
+        with self._attached(entry, request):
+            if wait:
+                with self._executions.watched(entry):
+                    await self._until(entry, wait, lambda: entry.ended or self._has_output(entry, start, channels))
         ended = entry.ended  # before reading: what is read after an end is all there is
         reading = entry.log.read(start, size, channels, entry.end_offset)
         return api.PollResponse(
@@ -116,16 +128,26 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         heartbeat = convert.seconds(request, "heartbeat_interval")
         if heartbeat is not None and not 1 <= heartbeat <= 60:
             raise InvalidRequest("heartbeat_interval", f"{heartbeat:g} s; it is 1 s to 60 s")
-        entry = await self._find(request.caller, request.exec_id)
+        entry = await self._find(request.caller, request.exec_id, request.exclusive_group)
         channels = convert.channels(request.channels)
         start = await self._start(entry, request, channels, None) or 0
+        attached = self._attached(entry, request)
         follower = Follower(entry, start, channels, heartbeat or HEARTBEAT_SECONDS, request.text, self._drain)
         del request, context  # what is held here is held by each of ten thousand
-        with self._executions.attended(entry, current_caller().name):
+        with self._executions.attended(entry, current_caller().name), attached as holder:
+            if holder and channels != CHANNELS:
+                follower.on_skip = functools.partial(self._executions.holders.passed, entry, holder)
             async with contextlib.aclosing(follower.messages()) as messages:
                 async for message in messages:
                     yield message
                     del message
+
+    async def Acknowledge(  # noqa: N802
+        self, request: api.AcknowledgeRequest, context: Context
+    ) -> api.AcknowledgeResponse:
+        entry = await self._find("", request.exec_id)
+        self._executions.holders.acknowledge(entry, request.holder, request.offset, request.release)
+        return api.AcknowledgeResponse(held_offset=entry.snapshot().held_offset)
 
     async def List(self, request: api.ListRequest, context: Context) -> api.ListResponse:  # noqa: N802
         if not 0 <= request.page_size <= MAX_PAGE:
@@ -225,6 +247,18 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             return await self._executions.newest(caller, group)
         return await self._executions.find(Key(caller, exec_id))
 
+    def _attached(
+        self, entry: Entry, request: api.PollRequest | api.FollowRequest
+    ) -> AbstractContextManager[Holder | None]:
+        """The request's holder is there for the time of this block, if it names one. InvalidRequest, NotAllowed."""
+        caller = current_caller()
+        if request.holder and caller.read_only:
+            raise NotAllowed("holder: a credential with the scope 'read' can hold nothing; leave holder empty")
+        if request.holder and entry.key.caller != caller.name:
+            raise NotAllowed("holder: only the caller who started an execution can hold its output; leave holder empty")
+        offset = request.offset if request.WhichOneof("start") == "offset" else None
+        return self._executions.holders.attached(entry, request.holder, offset)
+
     async def _start(
         self,
         entry: Entry,
@@ -275,6 +309,14 @@ def _chunks(
     if ended and reading.next_offset >= (entry.end_offset or 0):
         found += view.finish(reading.next_offset, now_ns())
     return [convert.chunk(chunk) for chunk in found]
+
+
+def _wait(request: api.GetRequest | api.PollRequest) -> float:
+    """How long an answer may wait, in seconds. InvalidRequest."""
+    wait = convert.seconds(request, "wait") or 0.0
+    if wait > MAX_POLL_WAIT:
+        raise InvalidRequest("wait", f"{wait:g} s; at most {MAX_POLL_WAIT:g} s")
+    return wait
 
 
 def _most(text: bool) -> int:

@@ -16,7 +16,7 @@ RETRY_SECONDS = 1.0
 
 
 class Control:
-    """Answers `signal`, `end`, `attend` and `stdin`, each with one message."""
+    """Answers `signal`, `end`, `attend`, `floor` and `stdin`, each with one message."""
 
     def __init__(self, loop: Loop, directory: int, supervision: Supervision, trusted_uids: frozenset[int]) -> None:
         self._loop = loop
@@ -76,7 +76,10 @@ class Control:
                 self._supervision.end(Reason(request["reason"]), request.get("grace"))
                 reply({})
             case "attend":
-                self._supervision.attend()
+                self._supervision.attend(bool(request.get("holder")))
+                reply({})
+            case "floor":
+                self._supervision.hold(request["floor"])
                 reply({})
             case "stdin":
                 self._write_stdin(connection, request, reply)

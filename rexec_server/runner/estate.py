@@ -63,6 +63,7 @@ class Estate(NamedTuple):
             "version": self.standing.version,
             "cgroup": delegation is not None,
             "controllers": delegation.controllers if delegation else (),
+            "overflow_wait": True,
         }
 
     def leave(self, owed: list[tuple[int, int]]) -> Handover:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from rexec_server.core.spool import LOCK
+from rexec_server.core.spool import FLOOR_FORMAT, FLOOR_POSITION, LOCK, Waiting
 
 
 def take_lock(directory: int) -> int | None:
@@ -19,9 +19,26 @@ def take_lock(directory: int) -> int | None:
     return lock
 
 
-def ring(lock: int) -> None:
-    """Wakes who watches the execution. A write of its own, as inotify does not tell of splice before Linux 6.5."""
+def ring(lock: int, waiting: Waiting = Waiting.NOTHING) -> None:
+    """Wakes who watches the execution, and says why it waits.
+
+    A write of its own, as inotify does not tell of splice before Linux 6.5.
+    """
     try:
-        os.pwrite(lock, b"\n", 0)
+        os.pwrite(lock, waiting.value, 0)
     except OSError:
         pass  # a full disk; watchers look each second in any case
+
+
+def note_floor(lock: int, floor: int) -> None:
+    """Keeps the floor for a successor, and for a server that asks which output is held."""
+    try:
+        os.pwrite(lock, FLOOR_FORMAT.pack(floor), FLOOR_POSITION)
+    except OSError:
+        pass  # a successor then holds more than it must
+
+
+def noted_floor(lock: int) -> int:
+    """The floor that a predecessor kept; 0 if there was none."""
+    data = os.pread(lock, FLOOR_FORMAT.size, FLOOR_POSITION)
+    return int(FLOOR_FORMAT.unpack(data)[0]) if len(data) == FLOOR_FORMAT.size else 0

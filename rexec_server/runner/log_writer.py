@@ -39,6 +39,10 @@ class OutputLimitReached(Exception):
     """The log holds all that it may hold, and overflow is TERMINATE."""
 
 
+class LogFull(Exception):
+    """The log holds all that it may hold, its oldest output is held, and overflow is WAIT."""
+
+
 class DamagedLog(Exception):
     """What a dead writer left does not say any more what is in it."""
 
@@ -60,17 +64,23 @@ class LogWriter:
         self._index_end = 0
         self._piece: Piece | None = None
         self._offsets = segment_offsets(directory)
+        self.floor = 0  # with WAIT: nothing from this offset on is dropped
         self.end = 0
         self.produced = {Channel.STDOUT: 0, Channel.STDERR: 0}
         if self._offsets:
             self._resume(self._offsets[-1])
 
-    def take(self, fifo: int, channel: Channel) -> int:
-        """Moves what is in the FIFO, at most a bounded amount; 0 when there is nothing (now, or ever again)."""
+    def take(self, fifo: int, channel: Channel, must: bool = False) -> int:
+        """Moves what is in the FIFO, at most a bounded amount; 0 when there is nothing (now, or ever again).
+
+        must: with WAIT, beyond the limit rather than not at all. OutputLimitReached, LogFull.
+        """
         if not pending_bytes(fifo):
             return 0
         if self._at_limit():
             raise OutputLimitReached
+        if self.full and not must:
+            raise LogFull
         if self._segment < 0 or self._room() <= 0:
             self._roll()
         room = self._room()
@@ -97,6 +107,19 @@ class LogWriter:
                 os.close(fd)
         self._segment = self._index = -1
 
+    @property
+    def full(self) -> bool:
+        """With WAIT: whether there is no room, and none can be made."""
+        if self._overflow != Overflow.WAIT or (self._segment >= 0 and self._room() > 0):
+            return False
+        return len(self._offsets) >= self._segments and not self._may_drop()
+
+    def _may_drop(self) -> bool:
+        """Whether the oldest segment is nobody's to read any more."""
+        if self._overflow != Overflow.WAIT:
+            return self._overflow == Overflow.DROP_OLDEST
+        return (self._offsets[1] if len(self._offsets) > 1 else self.end) <= self.floor
+
     def _at_limit(self) -> bool:
         return self._overflow == Overflow.TERMINATE and self.end >= self._max_bytes
 
@@ -120,9 +143,8 @@ class LogWriter:
 
     def _roll(self) -> None:
         """Begins a new segment, and makes room for it under the cap."""
-        if self._overflow == Overflow.DROP_OLDEST:
-            while len(self._offsets) >= self._segments:
-                self._drop_oldest()
+        while len(self._offsets) >= self._segments and self._may_drop():
+            self._drop_oldest()
         index = os.open(index_name(self.end), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=self._directory)
         try:
             head = Segment(self.produced[Channel.STDOUT]).to_bytes()

@@ -7,10 +7,10 @@ import select
 from collections.abc import Callable
 from functools import partial
 
-from rexec_server.core.spool import Channel
+from rexec_server.core.spool import Channel, Waiting
 from rexec_server.runner.linux import pending_bytes
-from rexec_server.runner.lock import ring
-from rexec_server.runner.log_writer import MOVE_BYTES, LogWriter, OutputLimitReached
+from rexec_server.runner.lock import note_floor, ring
+from rexec_server.runner.log_writer import MOVE_BYTES, LogFull, LogWriter, OutputLimitReached
 from rexec_server.runner.loop import READ, Loop, Timer
 
 DISK_FULL_RETRY_SECONDS = 0.1
@@ -19,7 +19,8 @@ DISK_FULL_RETRY_SECONDS = 0.1
 class Output:
     """Moves bytes from the FIFOs to the log as they come, and rings for followers after each batch.
 
-    A full disk is nothing that a command should see: its bytes wait in the FIFO, and with them the command.
+    A full disk is nothing that a command should see: its bytes wait in the FIFO, and with them the command. So they do
+    where output is held for its readers, and the log is full.
     """
 
     def __init__(
@@ -32,6 +33,9 @@ class Output:
         self._on_limit = on_limit
         self._retry: Timer | None = None
         self._owed: dict[Channel, int] | None = None
+        self._told = Waiting.NOTHING
+        self.log_full = False
+        self.on_wait: Callable[[], None] = lambda: None  # log_full has changed
         self.on_progress: Callable[[], None] = lambda: None
         self.limit_reached = False
         self._ended: set[Channel] = set()
@@ -44,6 +48,15 @@ class Output:
     def owe(self) -> None:
         """Notes what is in the FIFOs now: all that the ended command wrote, whatever others add to it later."""
         self._owed = {channel: pending_bytes(fifo) for channel, fifo in self._fifos.items()}
+        if self.log_full:
+            self._go_on()
+
+    def hold(self, floor: int) -> None:
+        """Nothing from this offset on is dropped any more; what is before it may be."""
+        self._log.floor = floor
+        note_floor(self._bell, floor)
+        if self.log_full and not self._log.full:
+            self._go_on()
 
     @property
     def settled(self) -> bool:
@@ -66,7 +79,7 @@ class Output:
         for channel in self._fifos:
             left = pending_bytes(self._fifos[channel])
             while left > 0 and not self.disk_full and not self.limit_reached:
-                left -= self._take(channel) or left
+                left -= self._take(channel, must=True) or left
 
     def unstored(self, everything: bool) -> dict[Channel, int]:
         """Bytes that will not be stored: all that is in the FIFOs, or only what was owed."""
@@ -96,16 +109,20 @@ class Output:
 
     def _ready(self, channel: Channel, events: int) -> None:
         moved = self._take(channel)
-        if moved == 0 and events & select.EPOLLHUP and not self.disk_full and not self.limit_reached:
+        stuck = self.disk_full or self.limit_reached or self.log_full
+        if moved == 0 and events & select.EPOLLHUP and not stuck:
             self._ended.add(channel)
             self._loop.unwatch(self._fifos[channel])
         self.on_progress()
 
-    def _take(self, channel: Channel) -> int:
+    def _take(self, channel: Channel, must: bool = False) -> int:
         try:
-            moved = self._log.take(self._fifos[channel], channel)
+            moved = self._log.take(self._fifos[channel], channel, must or bool(self._owed and self._owed[channel]))
         except OutputLimitReached:
             self._reach_limit()
+            return 0
+        except LogFull:
+            self._wait_for_reader()
             return 0
         except OSError:  # no space, no quota, an I/O error: the disk's trouble, and perhaps over soon
             self._wait_for_space()
@@ -113,6 +130,7 @@ class Output:
         if moved:
             if self._owed:
                 self._owed[channel] = max(0, self._owed[channel] - moved)
+            self._told = Waiting.NOTHING
             ring(self._bell)
         return moved
 
@@ -123,9 +141,29 @@ class Output:
             self._loop.unwatch(fifo)
         self._on_limit()
 
+    def _wait_for_reader(self) -> None:
+        for fifo in self._fifos.values():
+            self._loop.unwatch(fifo)
+        self.log_full = True
+        self._tell(Waiting.READER)
+        self.on_wait()
+
+    def _go_on(self) -> None:
+        self.log_full = False
+        self._watch_all()
+        self._tell(Waiting.NOTHING)
+        self.on_wait()
+
+    def _tell(self, waiting: Waiting) -> None:
+        """Once, not at each try."""
+        if waiting != self._told:
+            self._told = waiting
+            ring(self._bell, waiting)
+
     def _wait_for_space(self) -> None:
         for fifo in self._fifos.values():
             self._loop.unwatch(fifo)
+        self._tell(Waiting.DISK if self._owed is None else Waiting.DISK_AT_END)
         self._take_retry()
         self._retry = self._loop.call_later(DISK_FULL_RETRY_SECONDS, self._try_again)
 

@@ -20,7 +20,7 @@ from rexec_server.runner.cgroup import Cgroup
 from rexec_server.runner.ending import Ending, ExitDraft
 from rexec_server.runner.leader import Leader
 from rexec_server.runner.linux import Status
-from rexec_server.runner.lock import ring
+from rexec_server.runner.lock import noted_floor, ring
 from rexec_server.runner.log_writer import LogWriter
 from rexec_server.runner.loop import READ, Loop, Timer
 from rexec_server.runner.mending import sync_log
@@ -46,6 +46,7 @@ class Terms(NamedTuple):
     leftovers: Leftovers
     output_bytes: int
     overflow: Overflow
+    waiting_timeout: float | None = None  # how long it waits for a reader while no holder is attached
 
     @classmethod
     def of(cls, launch: Launch) -> Terms:
@@ -57,6 +58,7 @@ class Terms(NamedTuple):
             leftovers=launch.leftovers,
             output_bytes=launch.output_bytes,
             overflow=launch.overflow,
+            waiting_timeout=launch.waiting_timeout if launch.unattended_timeout is None else launch.unattended_timeout,
         )
 
     @classmethod
@@ -99,8 +101,10 @@ class Supervision:
         self._on_end = on_end
         self._on_gone = on_gone
         self._log = LogWriter(parts.directory, terms.output_bytes, terms.overflow)
+        self._log.floor = noted_floor(parts.lock)
         self._output = Output(loop, self._log, parts.fifos, parts.lock, self._reach_output_limit)
         self._output.on_progress = self._check_drained
+        self._output.on_wait = self._time_wait
         self._status: Status | None = None
         self._ended_at = 0
         self._exited = self._settling = self._drain_over = self._give_up = False
@@ -111,6 +115,7 @@ class Supervision:
         self._signals_sent = parts.draft.signals()
         self._timers: list[Timer] = []
         self._unattended: Timer | None = None
+        self._waiting: Timer | None = None
         self._kill: Timer | None = None
 
     def start(self) -> None:
@@ -130,14 +135,30 @@ class Supervision:
     def running(self) -> bool:
         return not self._exited and self._parts.leader.status() is None
 
-    def attend(self) -> None:
-        """Somebody follows, now: the time until the command is taken for abandoned begins anew."""
+    def attend(self, holder: bool = False) -> None:
+        """Somebody follows, now: the time until the command is taken for abandoned begins anew.
+
+        Only a holder can end a wait for readers; so only for a holder that time, too, begins anew.
+        """
+        if holder:
+            self._time_wait()
         if self._unattended:
             self._unattended.cancel()
         if self._terms.unattended_timeout is not None and not self._exited:
             self._unattended = self._loop.call_later(
                 self._terms.unattended_timeout, lambda: self.end(Reason.UNATTENDED)
             )
+
+    def hold(self, floor: int) -> None:
+        """With WAIT: nothing from this offset on is dropped."""
+        self._output.hold(floor)
+
+    def _time_wait(self) -> None:
+        """While the command waits for a reader, and no holder is attached, a clock runs."""
+        if self._waiting:
+            self._waiting.cancel()
+        if self._output.log_full and not self._exited and self._terms.waiting_timeout is not None:
+            self._waiting = self._loop.call_later(self._terms.waiting_timeout, lambda: self.end(Reason.UNATTENDED))
 
     def signal(self, number: int, group: bool) -> bool:
         """Delivers a signal; False when the command has ended."""
@@ -188,7 +209,7 @@ class Supervision:
         self._loop.unwatch(self._parts.leader.pidfd)
         self._status = self._parts.leader.status()
         self._output.owe()
-        for timer in (*self._timers, self._unattended, self._kill):
+        for timer in (*self._timers, self._unattended, self._waiting, self._kill):
             if timer:
                 timer.cancel()
         if self._parts.stdin:
