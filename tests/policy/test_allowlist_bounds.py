@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import math
 import pwd
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from rexec_server.core.errors import InvalidRequest
-from rexec_server.core.launch import Confinement, Leftovers, Limits, StdinMode
+from rexec_server.core.launch import Confinement, Leftovers, Limits, Overflow, StdinMode
 from rexec_server.policy.allowlist import Allowlist
 from tests.policy.policies import ALICE, ask, denied, load, rule
 
@@ -21,6 +22,7 @@ environment = { LANG = "C", PATH = "/opt/bin", http_proxy = "none" }
 stdin = "bytes"
 timeout = "30s"
 output = "1M"
+waiting_timeout = "10m"
 max_running = 2
 umask = "0027"
 limits = { memory = "512M", cpu = "1500ms", processes = 64, open_files = 256, file = "1G" }
@@ -60,7 +62,7 @@ def test_a_rule_that_says_everything(full: Allowlist) -> None:
     )  # fmt: skip
     assert grant.limits == Limits(512 * 1024**2, 2, 64, 256, 1024**3)
     assert (grant.timeout, grant.output_bytes, grant.umask) == (30.0, 1024**2, 0o027)
-    assert (grant.working_directory, grant.max_running) == ("/var", 2)
+    assert (grant.working_directory, grant.max_running, grant.waiting_timeout) == ("/var", 2, 600.0)
     assert full.requirements == {"run_as", "cgroup.memory", "cgroup.pids", "cgroup.cpu"}
     assert full.as_runner == ()
 
@@ -132,6 +134,10 @@ def test_the_directory_is_the_rules(full: Allowlist) -> None:
             {"limits": Limits(memory_bytes=2**30)},
             "limits.memory_bytes: 1073741824; rule 'echo' allows at most 536870912",
         ),
+        (
+            {"overflow": Overflow.WAIT, "unattended_timeout": 601.0},
+            "unattended_timeout: 601 s; rule 'echo' allows at most 600 s",
+        ),
         ({"stdin_mode": StdinMode.OPEN}, "stdin_mode: rule 'echo' has stdin = 'bytes'"),
         ({"leftovers": Leftovers.KEEP}, "leftovers: rule 'echo' always ends what is left over"),
     ],
@@ -190,3 +196,10 @@ def test_leftovers_may_be_kept_where_the_rule_says_so(tmp_path: Path) -> None:
     """Only a rule can let something outlive its command."""
     allowlist = load(tmp_path, rule('["/bin/echo"]', 'leftovers = "keep"'))
     assert allowlist.decide(ALICE, ask("echo", leftovers=Leftovers.KEEP)).rule == "echo"
+
+
+def test_a_rule_may_let_a_command_wait_for_ever(tmp_path: Path) -> None:
+    """`never` is no end of the wait, and no bound of a request's unattended_timeout."""
+    allowlist = load(tmp_path, rule('["/bin/echo"]', 'waiting_timeout = "never"\n'))
+    grant = allowlist.decide(ALICE, ask("echo", overflow=Overflow.WAIT, unattended_timeout=1e6))
+    assert grant.waiting_timeout == math.inf

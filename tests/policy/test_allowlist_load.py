@@ -54,6 +54,8 @@ def test_the_worked_example_of_the_documentation(tmp_path: Path) -> None:
         ),
         (rule(more="limits = { ram = 5 }"), "FILE: rule 'echo': limits: unknown key 'ram'; known are memory, cpu,"),
         (rule(more="cgroup = { cpus = 0 }"), "FILE: rule 'echo': cgroup.cpus: Input should be greater than 0"),
+        (rule(more="waiting_timeout = '0s'"), "FILE: rule 'echo': waiting_timeout: 0 s is not a time to wait"),
+        (rule(more="waiting_timeout = true"), "FILE: rule 'echo': waiting_timeout: is true or false, where"),
         (rule(more="timeout = '5 minutes'"), "FILE: rule 'echo': timeout: '5 minutes' is no duration; write for"),
         (rule(more="timeout = true"), "FILE: rule 'echo': timeout: is true or false, where a number belongs"),
         (rule(more="output = 'much'"), "FILE: rule 'echo': output: 'much' is no size; write for example 64M"),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +264,76 @@ def test_a_holder_that_reads_nothing_may_take_its_time(start_server: START_SERVE
     assert waiting(server, "held").state == pb.STATE_RUNNING
     stream.cancel()
     assert ended(server, "held").reason == pb.REASON_UNATTENDED
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of eight megabytes."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", str(path)], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a small disk: {mounted.stderr.strip()}")
+    yield path
+    eventually(lambda: subprocess.run(["umount", str(path)], capture_output=True).returncode == 0)
+
+
+def fill(disk: Path) -> Path:
+    """Takes all the room that is left."""
+    ballast = disk / "ballast"
+    with ballast.open("ab", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            with suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+    return ballast
+
+
+@pytest.mark.parametrize("overflow", [api.OVERFLOW_WAIT, api.OVERFLOW_DROP_OLDEST])
+def test_a_full_disk_is_told_and_costs_no_byte(disk: Path, overflow: api.Overflow.ValueType) -> None:
+    """A command whose output finds no space waits, says so, and goes on when there is space again."""
+    server = Server(disk / "state")
+    try:
+        size = 300_000
+        limit = api.OutputLimit(overflow=overflow)
+        script = f"read go; seq 1 10000000 | head -c {size}"
+        start(server, "sh", "-c", script, exec_id="full", stdin_mode=api.STDIN_MODE_OPEN, output=limit)
+        ballast = fill(disk)
+        server.stub.WriteStdin(api.WriteStdinRequest(exec_id="full", data=b"go\n"), timeout=60)
+        execution = eventually(lambda: _waits_for_disk(server, "full"))
+        assert execution.state == pb.STATE_RUNNING
+        assert "disk is full" in execution.waiting_message
+        ballast.unlink()
+        end = ended(server, "full")
+        assert (end.exit_code, end.log_start_offset, end.log_end_offset) == (0, 0, size)
+        assert output(server, "full").startswith(b"1\n2\n3\n")
+    finally:
+        server.close()
+
+
+def test_an_ended_command_on_a_full_disk_says_what_it_waits_for(disk: Path) -> None:
+    """It is RUNNING until its last output is stored, and says so; Cancel gives that output up, and counts it."""
+    server = Server(disk / "state")
+    try:
+        start(server, "sh", "-c", "read go; echo last", exec_id="last", stdin_mode=api.STDIN_MODE_OPEN)
+        ballast = fill(disk)
+        server.stub.WriteStdin(api.WriteStdinRequest(exec_id="last", data=b"go\n"), timeout=60)
+        execution = eventually(lambda: _waits_for_disk(server, "last"))
+        eventually(lambda: "has exited" in poll(server, "last", tail_bytes=0).execution.waiting_message)
+        assert not alive(execution.pid)
+        server.stub.Cancel(api.CancelRequest(exec_id="last"), timeout=60)
+        end = ended(server, "last")
+        assert (end.exit_code, end.totals[0].bytes_produced, end.totals[0].bytes_dropped) == (0, 5, 5)
+        ballast.unlink()
+    finally:
+        server.close()
+
+
+def _waits_for_disk(server: Server, exec_id: str) -> pb.Execution | None:
+    execution = poll(server, exec_id, tail_bytes=0).execution
+    return execution if execution.waiting == pb.WAITING_DISK else None
 
 
 @pytest.mark.parametrize(
