@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from rexec_server.runner import linux
+from rexec_server.runner.tracees import let_go
 from rexec_server.runner.tree import children
 
 # The execution of an orphan that may belong to more than one.
@@ -44,6 +45,7 @@ class Family:
         """Who has come and who has ended, as of now: an end may be seen before the signal that tells of it. OSError."""
         # Before any reaping: who is new now has lost a parent that is dead now, and so is seen below.
         found = set(children(os.getpid())) - self.shims.keys()
+        let_go(found)
         self._dead += self._reap_shims()
         for name in self._dead:
             leader = self._leader_of(name)  # when it cannot say, all of them are asked for again
@@ -65,8 +67,7 @@ class Family:
 
     def _reap_shims(self) -> list[str]:
         dead = []
-        while (pid := linux.next_ended_child()) in self.shims:
-            linux.reap(pid)
+        while (pid := linux.next_child_to_see()) in self.shims and linux.reap(pid):
             dead.append(self.shims.pop(pid))
         if pid is not None:  # it hides those behind it
             dead += [self.shims.pop(pid) for pid in list(self.shims) if linux.reap(pid)]

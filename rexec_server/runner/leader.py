@@ -23,14 +23,25 @@ class Leader:
         return cls(pid, os.pidfd_open(pid))
 
     def status(self) -> Status | None:
-        """How it ended. None: it runs, or, when `pidfd` is readable, nobody can know any more."""
+        """How it ended. None: it runs, or, when it is over, cannot be known now or ever."""
         try:
             status = linux.peek_status(self.pidfd)
         except ChildProcessError:
-            return linux.foreign_status(self.pid, self.pidfd)
+            status = None
         if status:
             self.usage = linux.peek_usage(self.pidfd)
+        elif linux.is_over(self.pidfd):
+            # It is another's child; or ours, and its tracer has not let it go: until then its parent is told nothing.
+            status = linux.foreign_status(self.pid, self.pidfd)
         return status
+
+    @property
+    def withheld(self) -> bool:
+        """Whether it is our child and over, and its tracer will tell us later how it ended."""
+        try:
+            return linux.peek_status(self.pidfd) is None and linux.is_over(self.pidfd)
+        except ChildProcessError:
+            return False
 
     def signal(self, number: int) -> None:
         try:

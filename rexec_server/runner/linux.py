@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import signal
 import struct
 import sys
@@ -32,6 +33,9 @@ _SYS_WAITID = {"x86_64": 247, "aarch64": 95, "riscv64": 95}.get(os.uname().machi
 
 _SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134}.get(os.uname().machine)
 _INTERNAL_SIGNALS = (32, 33)
+# A wait tells of stops too, also unasked: those of a child that is traced by us (PTRACE_TRACEME) come as CLD_TRAPPED.
+DEATHS = frozenset({os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED})
+_SI_CODE = 8  # its offset in siginfo_t
 # Made once, here: to make a type of ctypes costs a new process more than the call.
 _Name, _SigInfo, _Rusage = ctypes.c_char * 16, ctypes.c_byte * 128, ctypes.c_long * 18
 
@@ -94,7 +98,7 @@ def set_process_name(name: str) -> None:
 def peek_status(pidfd: int) -> Status | None:
     """The wait status of a child that ended, which stays unreaped; None while it runs. ChildProcessError: not ours."""
     result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-    if result is None or result.si_pid == 0:
+    if result is None or result.si_code not in DEATHS:
         return None
     if result.si_code == os.CLD_EXITED:
         return Status(result.si_status, None)
@@ -109,11 +113,13 @@ def peek_usage(pidfd: int) -> Usage | None:
     options = os.WEXITED | os.WNOHANG | _WNOWAIT
     if _libc.syscall(_SYS_WAITID, int(os.P_PIDFD), pidfd, siginfo, options, rusage) != 0:
         return None
+    if int.from_bytes(bytes(siginfo)[_SI_CODE : _SI_CODE + 4], sys.byteorder) not in DEATHS:
+        return None
     return Usage(rusage[0] + rusage[1] / 1e6, rusage[2] + rusage[3] / 1e6, rusage[4] * 1024)
 
 
-def next_ended_child() -> int | None:
-    """Some child that has ended and is not reaped; None when there is none."""
+def next_child_to_see() -> int | None:
+    """Some child that has ended and is not reaped, or one that is traced by us and stopped; None when there is none."""
     try:
         result = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     except ChildProcessError:
@@ -124,17 +130,25 @@ def next_ended_child() -> int | None:
 def has_ended(pid: int) -> bool:
     """Whether a child has ended; it stays unreaped."""
     try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     except ChildProcessError:
         return False
+    return result is not None and result.si_code in DEATHS
 
 
 def reap(pid: int) -> bool:
-    """Reaps a child if it has ended; whether it had."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return False  # somebody above us is its parent, and reaps it
+    """Reaps a child if it has ended; whether it had. False for one that is not ours: its parent reaps it."""
+    if not has_ended(pid):
+        return False
+    os.waitpid(pid, 0)
+    return True
+
+
+def is_over(pidfd: int) -> bool:
+    """Tell if a process has ended with all its threads, also one whose end its parent cannot see (pidfd_open(2))."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def foreign_status(pid: int, pidfd: int) -> Status | None:

@@ -125,6 +125,7 @@ def _supervise(order: Order, lock: int, site: Site) -> None:
     supervision = Supervision(loop, terms, parts, ended, on_gone=loop.stop)
     control = Control(loop, order.directory, supervision, site.trusted_uids)
     loop.on_child(lambda: supervision.reap_orphans(children(os.getpid())))
+    supervision.reap_orphans(children(os.getpid()))  # what came before that told nobody
     supervision.start()
     _tell(order.report, {"pid": born.pid})
     loop.run()

@@ -27,6 +27,7 @@ from rexec_server.runner.mending import sync_log
 from rexec_server.runner.output import Output
 from rexec_server.runner.pipes import remove_fifos
 from rexec_server.runner.stdin import StdinFeed
+from rexec_server.runner.tracees import let_go
 from rexec_server.runner.tree import ProcessTree
 
 # A process in an uninterruptible wait cannot be killed; the execution's end does not wait for it longer than this.
@@ -190,6 +191,7 @@ class Supervision:
 
     def reap_orphans(self, children: list[int]) -> None:
         """Reaps those of our children that are not the leader: orphans of the command, which became ours."""
+        let_go(children)
         for pid in children:
             if pid != self._parts.leader.pid:
                 linux.reap(pid)
@@ -231,11 +233,11 @@ class Supervision:
 
     def _settle(self) -> None:
         self._settling = True
+        self._settle_until = time.monotonic() + UNKILLABLE_SECONDS
         self._output_complete = not (self._output.held or self._parts.unheld)
         self._leftovers = len(self._parts.tree.members())
         if self._terms.leftovers == Leftovers.KEEP and not self._ending:
             return self._finish(kept=True)
-        self._settle_until = time.monotonic() + UNKILLABLE_SECONDS
         self._kill_leftovers(QUIET_LOOKS if self._leftovers or self._ending else 1)
 
     def _kill_leftovers(self, looks: int) -> None:
@@ -251,6 +253,9 @@ class Supervision:
             self._finish(kept=False)
 
     def _finish(self, kept: bool) -> None:
+        if self._is_unsure() and time.monotonic() < self._settle_until:
+            self._loop.call_later(0.01, lambda: self._finish(kept))
+            return
         if not kept:
             self._output.drain_now()
         self._parts.draft.finish(self._record(self._output.unstored(everything=not kept)))
@@ -267,6 +272,12 @@ class Supervision:
         else:
             self._output.close()
             self._on_gone()
+
+    def _is_unsure(self) -> bool:
+        """Whether how it ended may still come to be known, as when its tracer lets it go."""
+        if self._status is None or self._parts.leader.usage is None:
+            self._status = self._parts.leader.status() or self._status
+        return self._status is None and self._parts.leader.withheld
 
     def _sync_log(self) -> None:
         """After the end was told, which does not wait for it; until the FIFOs are gone the log is doubted."""

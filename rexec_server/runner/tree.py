@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable
 from rexec_server.runner import linux
 from rexec_server.runner.cgroup import Cgroup
 
+# Of /proc/PID/stat, from its field 3 on: num_threads (proc(5), field 20).
+_THREADS = 17
+
 
 class ProcessTree:
     """Everything alive that belongs to one command, the command's own process (the leader) apart.
@@ -48,7 +51,10 @@ class ProcessTree:
             return False
         try:
             os.killpg(self._leader, number)
-        except (ProcessLookupError, PermissionError):  # nobody, or nobody within our reach
+        except ProcessLookupError:
+            _send(self._leader, number)  # it has not come so far as to have a group of its own
+            return False
+        except PermissionError:  # of others, out of our reach
             return False
         return True
 
@@ -100,8 +106,9 @@ def _holds(pid: int, directory: str) -> bool:
 
 
 def _alive(pid: int) -> bool:
+    """The first thread's state is that of a zombie when it has ended before the others."""
     fields = linux.stat_fields(pid)
-    return fields is not None and fields[0] not in "ZX"
+    return fields is not None and (fields[0] not in "ZX" or int(fields[_THREADS]) > 1)
 
 
 def _group(pid: int) -> int | None:
