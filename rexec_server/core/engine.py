@@ -28,17 +28,25 @@ class Engine(Protocol):
     async def ready(self) -> None:
         """Returns when a start can be asked for; raises Unavailable if that is not to be soon."""
 
+    @property
+    def instance(self) -> str:
+        """The name of the runner that a start would be asked of now; empty when it has none."""
+
     async def start(self, name: str, launch: Launch) -> StartError | None:
-        """Returns when the command runs, or why it could not be started.
+        """Returns when the command runs, or why it certainly was not started.
 
-        Unavailable when that is not known; then `abandon` makes it certain.
+        Unavailable when that is not known; then `settle` makes it certain.
         """
 
-    async def abandon(self, name: str, why: str, boot_id: str) -> None:
-        """Makes sure that an execution without a spool directory will never be started, and records that.
+    async def settle(self, name: str, why: str, boot_id: str, instance: str) -> None:
+        """Sees to an execution that shows no sign of life: afterwards it is supervised, or its end is on record.
 
-        If it was reserved in another boot of the machine than this, it is LOST: its directory may be gone.
+        Without a directory it is ended and LOST, unless the runner of that instance says that its start never came:
+        then it will never be started, for the reason `why`. boot_id: in which it was reserved.
         """
+
+    async def supervised(self) -> set[str]:
+        """Return the names of the executions that the runner sees to their end. Unavailable."""
 
     async def signal(self, name: str, number: int, group: bool) -> bool:
         """Delivers a signal. False when the command has ended."""

@@ -48,6 +48,8 @@ class Entry:
         self.watchers = 0
         self._woken_at = (-1, Waiting.NOTHING)  # the log's end, and why it waited, when waiters were last woken
         self.boot_id = record.boot_id
+        self._runner = record.runner
+        self.settling = False  # somebody makes its end certain
         self._execution = record.execution
         if record.execution.exit:  # the spool is the truth about output: it may have lost some since the index was told
             self._execution = replace(record.execution, extent=self.log.extent(record.execution.exit))
@@ -61,6 +63,11 @@ class Entry:
     @property
     def ended(self) -> bool:
         return self._execution.state.final
+
+    @property
+    def meant_for(self) -> str:
+        """The runner that alone could say that its start never came; empty when it was started, or none is known."""
+        return self._runner if self._execution.state == State.STARTING else ""
 
     @property
     def execution(self) -> Execution:
@@ -238,7 +245,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
 def _read(path: str) -> bytes | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         return os.read(fd, 64 * 1024)

@@ -73,7 +73,7 @@ class Executions:
     ) -> None:
         self._index, self._engine = index, engine
         self._defaults, self._bounds = defaults, bounds
-        self._registry = Registry(index, engine, waker, journal, observer)
+        self._registry = Registry(index, engine, waker, journal, observer, self._see_to)
         self._boot_id = boot.boot_id()
         self._newest = Newest(index)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -89,14 +89,21 @@ class Executions:
 
     async def recover(self) -> None:
         """Takes up what was unfinished when the last server stopped, whatever became of it meanwhile."""
-        for record in await self._index.unfinished():
-            entry = self._registry.remember(record)
-            if not os.path.isdir(entry.directory):
-                why = "the server died before it was started"
-                await self._engine.abandon(entry.name, why, entry.boot_id)
+        entries = [self._registry.remember(record) for record in await self._index.unfinished()]
+        supervised: set[str] | None = None
+        with contextlib.suppress(Unavailable):  # a runner that is older than the question
+            supervised = await self._engine.supervised()
+        for entry in entries:
             self._registry.watch(entry)
             self._spawn(entry.decide())
+            if supervised is not None and entry.name not in supervised:
+                self._see_to(entry)
         await self._sweep()
+
+    def _see_to(self, entry: Entry) -> None:
+        """Nothing says that it lives, and nothing how it ended."""
+        if not entry.ended and not entry.settling:
+            self._spawn(self._settle(entry, "the server died before it was started"))
 
     async def _sweep(self) -> None:
         """Removes the output that a server forgot and then died. What the index does not know of is left alone."""
@@ -112,6 +119,7 @@ class Executions:
         launch = self._defaults.launch(command, grant)
         reservation = self._reservation(key, command, grant, origin)
         await self._engine.ready()
+        reservation = replace(reservation, runner=self._engine.instance)
         ceilings = Ceilings(self._bounds.max_running, self._bounds.caller_running, grant.max_running)
         starting = self._spawn(self._reserve_and_start(reservation, ceilings, launch))
         starting.add_done_callback(_heard)
@@ -255,20 +263,25 @@ class Executions:
                 self._registry.observer.spawned(entry.name, entry.execution, began, start_error)
             except Unavailable as error:
                 start_error = None
-                await self._make_certain(entry, f"the engine did not answer: {error.message}")
-            self._registry.watch(entry)
+                await self._settle(entry, f"the engine did not answer: {error.message}")
+            if not start_error or os.path.isdir(entry.directory):
+                self._registry.watch(entry)
             if start_error:
                 await self._registry.settle_not_started(entry, start_error)
             await entry.decide()  # another runner may have begun to start it, and its shim may not have come so far
         finally:
             entry.decided.set()
 
-    async def _make_certain(self, entry: Entry, why: str) -> None:
-        while True:
-            with contextlib.suppress(Unavailable):
-                await self._engine.abandon(entry.name, why, entry.boot_id)
-                return
-            await asyncio.sleep(ENGINE_RETRY_SECONDS)
+    async def _settle(self, entry: Entry, why: str) -> None:
+        """Has its end made certain, however long the engine is away. why: if its start never came."""
+        entry.settling = True
+        try:
+            while not entry.ended:
+                with contextlib.suppress(Unavailable):
+                    return await self._engine.settle(entry.name, why, entry.boot_id, entry.meant_for)
+                await asyncio.sleep(ENGINE_RETRY_SECONDS)
+        finally:
+            entry.settling = False
 
     async def _forget(self, name: str, execution: Execution) -> None:
         """The tombstone first: a directory without an entry is swept later, an entry without output would lie."""

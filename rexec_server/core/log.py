@@ -180,7 +180,7 @@ class LogReader:
     def _starts(self) -> list[int]:
         try:
             return segment_offsets(self._directory)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []  # removed with the whole execution
 
     def _index(self, start: int) -> SegmentIndex:

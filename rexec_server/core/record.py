@@ -18,6 +18,7 @@ class Record:
     name: str
     execution: Execution
     boot_id: str = ""  # of the machine, when it was reserved; empty: not known
+    runner: str = ""  # the instance that it was reserved for; empty: not known
 
     @classmethod
     def from_row(cls, row: sqlite3.Row) -> Record:
@@ -38,7 +39,7 @@ class Record:
             exit=ExitRecord.from_bytes(row["exit"]) if row["exit"] else None,
             extent=_extent(row["extent"]),
         )
-        return cls(row["seq"], row["name"], execution, row["boot_id"])
+        return cls(row["seq"], row["name"], execution, row["boot_id"], row["runner"])
 
 
 def _extent(text: str | None) -> Extent:

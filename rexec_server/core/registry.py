@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 
 from rexec_server.core.engine import Engine
@@ -24,8 +26,18 @@ _REMEMBERED_ENDED = 256
 class Registry:
     """One Entry per execution, and the one place where an execution is seen to start and to end."""
 
-    def __init__(self, index: Index, engine: Engine, waker: Waker, journal: Journal, observer: Observer) -> None:
+    def __init__(
+        self,
+        index: Index,
+        engine: Engine,
+        waker: Waker,
+        journal: Journal,
+        observer: Observer,
+        on_missing: Callable[[Entry], None],
+    ) -> None:
+        """on_missing: called for an execution that has not ended and has no directory, at each look."""
         self._index = index
+        self._on_missing = on_missing
         self._journal = journal
         self.observer = observer
         self._engine = engine
@@ -87,6 +99,8 @@ class Registry:
             self._index.note_started(entry.name, execution.pid, execution.start_time)
             self.observer.started(entry.name, execution)
             entry.wake()
+        elif not os.path.isdir(entry.directory):
+            self._on_missing(entry)
 
     async def settle_not_started(self, entry: Entry, error: StartError) -> None:
         """For a start that failed before there was a place to record it; the spool goes first if it says anything.

@@ -47,6 +47,7 @@ class Reservation:
     origin: Origin
     now: int
     boot_id: str = ""  # of the machine; empty: not known, so any other than this
+    runner: str = ""  # the instance of the runner that its start is meant for; empty: not known
 
     def existing(self, db: sqlite3.Connection) -> Reserved | None:
         """The execution that this very request made before. Conflict, ExecIdUsed, TokenUsed."""
@@ -69,7 +70,7 @@ class Reservation:
         self._use_token(db, ceilings.tokens)
         db.execute(
             "INSERT INTO execution (caller, exec_id, name, digest, state, request, exclusive_group, create_time,"
-            " boot_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " boot_id, runner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *self.key,
                 self.name,
@@ -79,6 +80,7 @@ class Reservation:
                 self.request.exclusive_group,
                 self.now,
                 self.boot_id,
+                self.runner,
             ),
         )
         row = find_row(db, self.key)

@@ -56,6 +56,9 @@ CREATE INDEX execution_caller ON execution (caller); -- and by seq within it: a 
     """
 CREATE INDEX execution_group ON execution (caller, exclusive_group); -- and by seq: the newest of a group
 """,
+    """
+ALTER TABLE execution ADD COLUMN runner TEXT NOT NULL DEFAULT ''; -- instance that it was reserved for; empty: not known
+""",
 )
 
 

@@ -50,6 +50,10 @@ class LocalEngine:
     def directory(self, name: str) -> str:
         return f"{self._spool}/{name}"
 
+    @property
+    def instance(self) -> str:
+        return str(self._info.get("instance", ""))
+
     async def ready(self) -> None:
         await self._connected()
 
@@ -77,13 +81,21 @@ class LocalEngine:
 
     async def start(self, name: str, launch: Launch) -> StartError | None:
         answer = await self._ask_for_start({"op": "start", "id": name, "launch": launch.to_json()})
+        self._info |= {"instance": answer.get("instance", self.instance)}
         return StartError(*answer["start_error"]) if "start_error" in answer else None
 
     async def _ask_for_start(self, request: Message) -> Message:
         """Asks the next runner when one dies over it: whether it had begun to, its `mkdir` tells the next."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        sent = False
         while True:
-            runner = await self._connected()
+            try:
+                runner = await self._connected()
+            except Unavailable as error:
+                if sent:
+                    raise
+                return {"start_error": ["ECANCELED", f"it was not started: {error.message}"]}
+            sent = True
             try:
                 answer = await runner.ask(request)
             except Unavailable:
@@ -92,8 +104,15 @@ class LocalEngine:
             else:
                 return _checked(answer)
 
-    async def abandon(self, name: str, why: str, boot_id: str) -> None:
-        await self._ask({"op": "abandon", "id": name, "why": why, "older_boot": boot_id != self._boot_id})
+    async def settle(self, name: str, why: str, boot_id: str, instance: str) -> None:
+        await self._connected()
+        # A runner that has no instance's name says of all that has no directory that it was never started.
+        older_boot = boot_id != self._boot_id or not self.instance
+        request = {"op": "abandon", "id": name, "why": why, "older_boot": older_boot, "runner": instance}
+        await self._ask(request)
+
+    async def supervised(self) -> set[str]:
+        return set((await self._ask({"op": "executions"}))["names"])
 
     async def remove(self, name: str) -> None:
         await self._ask({"op": "remove", "id": name})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from contextlib import suppress
 
 from rexec_server.core.launch import Launch
-from rexec_server.core.spool import EXIT, FIFO_OUT, ExitRecord
+from rexec_server.core.spool import EXIT, FIFO_OUT, START, ExitRecord
 from rexec_server.runner.ending import ExitDraft
 from rexec_server.runner.estate import Execution
 from rexec_server.runner.pipes import Pipes
@@ -28,6 +29,8 @@ def claim(spool: int, name: str, launch: Launch) -> Execution:
     directory = open_directory(name, spool)
     try:
         ExitDraft.reserve(directory)
+        # Empty until the command is about to be executed: one that is missing has been removed, and proves nothing.
+        os.close(os.open(START, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory))
         return Execution(directory, Pipes.make(directory, launch))
     except OSError:
         os.close(directory)
@@ -40,7 +43,7 @@ def claim_for_good(spool: int, name: str, record: ExitRecord) -> None:
 
     In one step: a directory without its record would say that it never ran, whatever is true.
     """
-    if os.access(name, os.F_OK, dir_fd=spool):
+    if is_claimed(spool, name):
         return  # it was asked for: its own records tell what became of it
     draft = f"{_HIDDEN}{name}"
     with suppress(FileExistsError):  # our predecessor came so far
@@ -51,6 +54,18 @@ def claim_for_good(spool: int, name: str, record: ExitRecord) -> None:
     finally:
         os.close(directory)
     os.rename(draft, name, src_dir_fd=spool, dst_dir_fd=spool)
+
+
+def is_claimed(spool: int, name: str) -> bool:
+    """Return True when the execution has a directory. What else has its name, put there by others, is removed."""
+    try:
+        status = os.stat(name, dir_fd=spool, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    if stat.S_ISDIR(status.st_mode):
+        return True
+    os.unlink(name, dir_fd=spool)
+    return False
 
 
 def is_hidden(name: str) -> bool:

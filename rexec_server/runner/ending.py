@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -78,10 +79,30 @@ class ExitDraft:
         """
         os.ftruncate(self.fd, size)
         os.fdatasync(self.fd)
+        try:
+            self._rename()
+        except FileNotFoundError:  # the draft has been removed, or all of the directory
+            self._replace(os.pread(self.fd, size, 0))
+        os.close(self.fd)
+
+    def _rename(self) -> None:
         os.fsync(self._directory)
         sync_directory("..", self._directory)
         os.rename(EXIT_DRAFT, EXIT, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        os.close(self.fd)
+
+    def _replace(self, data: bytes) -> None:
+        """Publishes the record in another file. Without a directory there is no place for it."""
+        try:
+            draft = os.open(EXIT_DRAFT, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=self._directory)
+        except FileNotFoundError:
+            return _log.warning("the directory of an execution is gone; its end cannot be recorded there")
+        try:
+            if os.write(draft, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fdatasync(draft)
+        finally:
+            os.close(draft)
+        self._rename()
 
     def _write(self, data: bytes) -> None:
         os.pwrite(self.fd, data + b"\0" * (EXIT_RECORD_BYTES - len(data)), 0)

@@ -11,6 +11,7 @@ from rexec_server.runner.family import Family
 from rexec_server.runner.handover import Handover, Held
 from rexec_server.runner.peers import Peers
 from rexec_server.runner.pipes import Pipes
+from rexec_server.runner.receipts import Receipts
 from rexec_server.runner.shim import Site
 from rexec_server.runner.takeover import Takeover
 from rexec_server.runner.wire import Message
@@ -53,12 +54,14 @@ class Estate(NamedTuple):
     takeover: Takeover
     executions: dict[str, Execution]
     older: set[str]  # of them, from an earlier boot
+    receipts: Receipts
 
     def describe(self) -> Message:
         """The answer to `info`."""
         delegation = self.site.delegation
         return {
             "pid": os.getpid(),
+            "instance": self.receipts.instance,
             "uid": os.getuid(),
             "version": self.standing.version,
             "cgroup": delegation is not None,
@@ -82,4 +85,6 @@ class Estate(NamedTuple):
             leaders=self.family.leaders,
             orphans=self.family.orphans,
             older=sorted(self.older),
+            instance=self.receipts.instance,
+            received=self.receipts.names,
         )

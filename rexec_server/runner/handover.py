@@ -41,6 +41,8 @@ class Handover:
     leaders: dict[int, str] = field(default_factory=dict)
     orphans: dict[int, str] = field(default_factory=dict)
     older: list[str] = field(default_factory=list)  # executions from an earlier boot
+    instance: str = ""  # the name of this runner, which its successor keeps
+    received: list[str] = field(default_factory=list)  # executions whose start came, or is refused
 
     @property
     def descriptors(self) -> list[int]:

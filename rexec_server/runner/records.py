@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import os
 
-from rexec_server.core.spool import Channel, ExitRecord, Reason, StartError, StartRecord, read_exit, read_start
+from rexec_server.core.spool import (
+    START,
+    Channel,
+    ExitRecord,
+    Reason,
+    StartError,
+    StartRecord,
+    read_exit,
+    read_file,
+    read_start,
+)
 from rexec_server.runner import linux
 
 
@@ -24,6 +34,11 @@ def readable_start(directory: int) -> StartRecord | None:
         return read_start(directory)
     except ValueError:
         return None
+
+
+def never_executed(directory: int) -> bool:
+    """Return True when the start record is there and empty, as it was claimed: the exec waits for what is in it."""
+    return read_file(START, directory) == b""
 
 
 def lost(why: str, produced: dict[Channel, int] | None = None) -> ExitRecord:

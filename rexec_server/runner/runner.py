@@ -18,19 +18,29 @@ from contextlib import suppress
 from rexec_server import notify
 from rexec_server.core.about import About
 from rexec_server.core.launch import Launch
-from rexec_server.core.spool import FIFO_IN, RUNNER_SOCKET, SPOOL, STDIN_STATE, StdinState, read_file
-from rexec_server.runner.claims import claim, claim_for_good, is_hidden, is_settled, open_directory
+from rexec_server.core.spool import (
+    FIFO_IN,
+    RUNNER_SOCKET,
+    SPOOL,
+    STDIN_STATE,
+    ExitRecord,
+    StdinState,
+    read_file,
+)
+from rexec_server.runner.claims import claim, claim_for_good, is_claimed, is_hidden, is_settled, open_directory
 from rexec_server.runner.estate import Estate, Execution, Standing
 from rexec_server.runner.family import Family
 from rexec_server.runner.handover import Handover
 from rexec_server.runner.loop import READ, Loop
 from rexec_server.runner.peers import Peers
 from rexec_server.runner.pipes import Pipes
+from rexec_server.runner.receipts import Receipts
 from rexec_server.runner.records import is_ended, lost, not_started, readable_start
 from rexec_server.runner.reserve import Reserve
 from rexec_server.runner.shim import Order, Site, errno_name, run_shim
 from rexec_server.runner.takeover import RESTARTED, Remains, Takeover, abandon
 from rexec_server.runner.upgrade import Upgrade
+from rexec_server.runner.vanished import Undertaker
 from rexec_server.runner.wire import HEADER, Connection, Message, listen
 
 _log = logging.getLogger("rexec.runner")
@@ -58,10 +68,21 @@ class Runner:
         self._older = set(left.older if left else ())  # from an earlier boot, and not settled yet
         known = (left.shims, left.leaders, left.orphans) if left else ({}, {}, {})
         self._family = Family(*known, self._leader_left_by)
-        self._takeover = Takeover(self._loop, site, self._family, self._forget)
+        self._receipts = Receipts(left.instance, left.received) if left else Receipts()
+        self._undertaker = Undertaker(self._loop, self._spool, site.cgroup_base, self._family)
+        self._takeover = Takeover(self._loop, site, self._family, self._undertaker, self._forget)
         listener = socket.socket(fileno=left.listener) if left else listen(standing.state_dir, RUNNER_SOCKET)
         self._peers = Peers(self._loop, listener, site.trusted_uids, self._answer)
-        self._estate = Estate(standing, site, self._peers, self._family, self._takeover, self._executions, self._older)
+        self._estate = Estate(
+            standing,
+            site,
+            self._peers,
+            self._family,
+            self._takeover,
+            self._executions,
+            self._older,
+            self._receipts,
+        )
         self._upgrade = Upgrade(self._loop, self._estate, self._is_quiet)
         self._after_boot = About.read(self._spool).boot_id != site.boot_id
         self._scanned = False
@@ -102,8 +123,9 @@ class Runner:
             case "start":
                 return self._start(connection, request)
             case "abandon":
-                record = lost(RESTARTED) if request["older_boot"] else not_started(request["why"])
-                claim_for_good(self._spool, request["id"], record)
+                return self._abandon(connection, request)
+            case "executions":
+                return {"names": list(self._executions)}
             case "remove":
                 shutil.rmtree(request["id"], ignore_errors=True, dir_fd=self._spool)
             case "stdin_eof":
@@ -119,9 +141,46 @@ class Runner:
                 return {"error": f"unknown request {unknown!r}"}
         return {}
 
+    def _abandon(self, connection: Connection, request: Message) -> Message | None:
+        """Sees to an execution that shows no sign of life: what its records do not say, only a lost start could."""
+        name = request["id"]
+        if is_claimed(self._spool, name):
+            if name not in self._executions:
+                self._look_at(name, doubted=True)
+            return {}
+        # A server that is older than this question does not say which runner it reserved it for.
+        never = self._receipts.never_came(name, request.get("runner", "")) and not request["older_boot"]
+        self._receipts.note(name)
+        if never:
+            claim_for_good(self._spool, name, not_started(request["why"]))
+            return {}
+        if request["older_boot"]:
+            claim_for_good(self._spool, name, lost(RESTARTED))
+            return {}
+        directory = self._executions[name].directory if name in self._executions else None
+        record = lost("its directory in the spool is missing")
+        self._undertaker.end(name, directory, lambda: self._bury(connection, request, record))
+        return None
+
+    def _bury(self, connection: Connection, request: Message, record: ExitRecord) -> None:
+        answer: Message = {"number": request.get("number")}
+        try:
+            claim_for_good(self._spool, request["id"], record)
+        except OSError as error:  # a full disk, say: the server asks again
+            answer["error"] = str(error)
+        connection.send(answer)
+
     def _start(self, connection: Connection, request: Message) -> Message | None:
         """Claims the execution's directory and forks its shim, which answers when the command's exec is decided."""
         name = request["id"]
+        if not self._receipts.note(name):
+            return {"claimed": True}
+        answer = self._begin(connection, request, name)
+        if answer and "start_error" in answer:
+            self._receipts.withdraw(name)
+        return answer
+
+    def _begin(self, connection: Connection, request: Message, name: str) -> Message | None:
         if self._loop.scarce:
             return {"start_error": ["EMFILE", "rexec-runner has no file descriptors left for another execution"]}
         try:
@@ -172,14 +231,15 @@ class Runner:
         execution = self._executions.get(request["id"])
         if execution and execution.pipes.stdin >= 0:
             execution.pipes.hold_stdin(execution.directory)
-        connection.send({"number": request.get("number"), **(json.loads(data[HEADER.size :]) if data else {})})
+        said = json.loads(data[HEADER.size :]) if data else {}
+        connection.send({"number": request.get("number"), "instance": self._receipts.instance, **said})
 
     # --- what lives and dies ---
 
-    def _look_at(self, name: str) -> None:
+    def _look_at(self, name: str, *, doubted: bool = False) -> None:
         """What cannot be read, or looked at just now, is one execution's trouble; the others are not to wait for it."""
         try:
-            self._find(name)
+            self._find(name, doubted)
         except OSError as error:
             _log.error("cannot look at an execution", extra={"execution": name, "why": str(error)})
             if self._after_boot:
@@ -194,9 +254,9 @@ class Runner:
                 self._older.discard(name)
             self._note_boot()
 
-    def _find(self, name: str) -> None:
-        """Looks at an execution from before our time."""
-        if is_hidden(name) or (not self._after_boot and is_settled(self._spool, name)):
+    def _find(self, name: str, doubted: bool) -> None:
+        """Looks at an execution from before our time. doubted: its exit record may be no record."""
+        if is_hidden(name) or (not self._after_boot and not doubted and is_settled(self._spool, name)):
             return  # not an execution yet, or all is done
         try:
             directory = open_directory(name, self._spool)
@@ -250,7 +310,7 @@ class Runner:
     # --- from version to version ---
 
     def _is_quiet(self) -> bool:
-        return not self._starting and self._peers.quiet
+        return not self._starting and not self._undertaker.busy and self._peers.quiet
 
     def _go_on(self, left: Handover) -> Set[str]:
         """Takes up what our predecessor in this process had. Returns its executions."""

@@ -12,6 +12,7 @@ from rexec_server.core.launch import Overflow
 from rexec_server.core.spool import (
     CONTROL,
     FIFO_OUT,
+    LOCK,
     STDIN_STATE,
     ExitRecord,
     StartRecord,
@@ -32,11 +33,12 @@ from rexec_server.runner.loop import READ, Loop
 from rexec_server.runner.mending import mend_log, sync_log
 from rexec_server.runner.output import Discard, hung_up
 from rexec_server.runner.pipes import Pipes, let_hang_up, open_stdin_writer, remove_fifos
-from rexec_server.runner.records import is_ended, lost, not_started, readable_start
+from rexec_server.runner.records import is_ended, lost, never_executed, not_started, readable_start
 from rexec_server.runner.shim import Site
 from rexec_server.runner.stdin import StdinFeed
 from rexec_server.runner.supervision import UNKILLABLE_SECONDS, Parts, Supervision, Terms
-from rexec_server.runner.tree import ProcessTree, relatives
+from rexec_server.runner.tree import ProcessTree, alive, relatives
+from rexec_server.runner.vanished import Undertaker
 from rexec_server.runner.wire import remove_socket
 
 RETRY_SECONDS = 0.01
@@ -63,10 +65,13 @@ class Takeover:
     `on_gone(execution)` is called when nothing of an execution is left to be done.
     """
 
-    def __init__(self, loop: Loop, site: Site, family: Family, on_gone: Callable[[str], None]) -> None:
+    def __init__(
+        self, loop: Loop, site: Site, family: Family, undertaker: Undertaker, on_gone: Callable[[str], None]
+    ) -> None:
         self._loop = loop
         self._site = site
         self._family = family
+        self._undertaker = undertaker
         self._on_gone = on_gone
         self.pidfds: dict[str, int] = {}  # of the leaders of those that are not over, where they were opened
 
@@ -99,7 +104,8 @@ class Takeover:
 
         held: its FIFOs were held open all the time.
         """
-        lock = None if is_ended(remains.directory) else take_lock(remains.directory)
+        lives = not is_ended(remains.directory) and holds_lost_lock(remains.directory)
+        lock = None if lives or is_ended(remains.directory) else take_lock(remains.directory)
         if lock is not None:
             os.close(lock)
             let_hang_up(remains.pipes.outputs.values())
@@ -143,12 +149,20 @@ class Takeover:
             start = read_start(remains.directory)
             if start and not self._restarted(remains):
                 return self._continue(remains, lock, draft, start)
-            # The start record is not synced: before a power cut there may have been one.
-            never = None if start or remains.older_boot else not_started("its shim died before it was started")
-            finish_unseen(remains.execution, draft, never or self._unknowable(remains, draft, RESTARTED))
         except ValueError:
-            finish_unseen(remains.execution, draft, self._unknowable(remains, draft, "its start record is damaged"))
+            return self._give_up(remains, lock, draft, "its start record is damaged")
+        # The start record is not synced: before a power cut there may have been one.
+        if start or remains.older_boot:
+            finish_unseen(remains.execution, draft, self._unknowable(remains, draft, RESTARTED))
+        elif never_executed(remains.directory):
+            finish_unseen(remains.execution, draft, not_started("its shim died before it was started"))
+        else:
+            return self._give_up(remains, lock, draft, "its start record is missing")
         self._clear(remains, lock)
+
+    def _give_up(self, remains: Remains, lock: int, draft: ExitDraft, why: str) -> None:
+        """Ends what may live of an execution of which the records do not say enough, then says so."""
+        self._undertaker.end(remains.execution, remains.directory, lambda: self._lose(remains, lock, draft, why))
 
     def _restarted(self, remains: Remains) -> bool:
         """Whether the machine was restarted since, or may have been."""
@@ -197,8 +211,16 @@ class Takeover:
         if tree.members() and time.monotonic() < until:
             self._loop.call_later(RETRY_SECONDS, lambda: self._bury(remains, lock, draft, tree, why, until))
             return
-        finish_unseen(remains.execution, draft, self._unknowable(remains, draft, why))
-        self._clear(remains, lock)
+        self._lose(remains, lock, draft, why)
+
+    def _lose(self, remains: Remains, lock: int, draft: ExitDraft, why: str) -> None:
+        """Nothing of it lives; records that its end is not known."""
+        try:
+            finish_unseen(remains.execution, draft, self._unknowable(remains, draft, why))
+        except OSError:  # no room, or no descriptor
+            self._loop.call_later(NO_ROOM_RETRY_SECONDS, lambda: self._lose(remains, lock, draft, why))
+        else:
+            self._clear(remains, lock)
 
     def _feed(self, directory: int, pipes: Pipes) -> StdinFeed | None:
         if not StdinState.from_bytes(read_file(STDIN_STATE, directory) or b"").open:
@@ -257,6 +279,14 @@ class Takeover:
             gone()
         else:
             Discard(self._loop, pipes.outputs, gone)
+
+
+def holds_lost_lock(directory: int) -> bool:
+    """Return True when the lock has lost its name, and the shim that the start record names is alive and has it."""
+    if os.access(LOCK, os.F_OK, dir_fd=directory):
+        return False
+    start = readable_start(directory)
+    return start is not None and linux.start_ticks(start.shim_pid) == start.shim_start and alive(start.shim_pid)
 
 
 def log_is_damaged(directory: int) -> bool:

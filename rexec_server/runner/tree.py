@@ -43,7 +43,7 @@ class ProcessTree:
                     pending.append(child)
         if self._cgroup:
             found |= dict.fromkeys(self._cgroup.members())
-        return {pid for pid in found if pid != self._leader and _alive(pid)}
+        return {pid for pid in found if pid != self._leader and alive(pid)}
 
     def signal_group(self, number: int) -> bool:
         """Signals the command's process group; False when it is no more, or can no longer be told from another."""
@@ -52,7 +52,7 @@ class ProcessTree:
         try:
             os.killpg(self._leader, number)
         except ProcessLookupError:
-            _send(self._leader, number)  # it has not come so far as to have a group of its own
+            send(self._leader, number)  # it has not come so far as to have a group of its own
             return False
         except PermissionError:  # of others, out of our reach
             return False
@@ -63,7 +63,7 @@ class ProcessTree:
         reached = self.signal_group(number)
         for pid in self.members():
             if not (reached and _group(pid) == self._leader):
-                _send(pid, number)
+                send(pid, number)
 
     def kill(self) -> None:
         """Kills all that is found. A process being born may be missed, so the caller repeats until none is left."""
@@ -105,7 +105,7 @@ def _holds(pid: int, directory: str) -> bool:
     return False
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
     """The first thread's state is that of a zombie when it has ended before the others."""
     fields = linux.stat_fields(pid)
     return fields is not None and (fields[0] not in "ZX" or int(fields[_THREADS]) > 1)
@@ -121,7 +121,7 @@ def _session(pid: int) -> int | None:
     return int(fields[3]) if fields else None
 
 
-def _send(pid: int, number: int) -> None:
+def send(pid: int, number: int) -> None:
     """Signals a process that may end at any moment, and never the next owner of its pid."""
     before = linux.start_ticks(pid)
     pidfd = linux.open_pidfd(pid, before) if before is not None else None

@@ -32,6 +32,8 @@ class LateEngine:
     def directory(self, name: str) -> str:
         return str(self._spool / name)
 
+    instance = "one"
+
     async def ready(self) -> None:
         pass
 

@@ -49,10 +49,15 @@ def test_a_damaged_start_record_is_lost(runner: Runner, damage: bytes) -> None:
 def test_an_empty_start_record_is_a_command_that_never_ran(runner: Runner) -> None:
     """The exec waits for the record, so an empty one proves that there was none."""
     run = place(runner, "empty", start=b"")
-    claimed = place(runner, "claimed")
     runner.restart()
-    for record in (run.wait(), claimed.wait()):
-        assert (record.reason, record.exit_code) == (Reason.START_FAILED, None)
+    assert (run.wait().reason, run.wait().exit_code) == (Reason.START_FAILED, None)
+
+
+def test_no_start_record_proves_nothing(runner: Runner) -> None:
+    """It is made with the directory: one that is missing was removed, and may have had a command."""
+    run = place(runner, "missing")
+    runner.restart()
+    assert (run.wait().reason, run.wait().lost) == (Reason.LOST, "its start record is missing")
 
 
 def test_an_execution_of_a_dead_boot_is_lost(runner: Runner) -> None:
@@ -212,19 +217,19 @@ def test_no_start_record_from_before_a_restart_of_the_machine_is_lost(runner: Ru
 
 def test_a_clock_that_was_wrong_makes_no_restart_of_the_machine(runner: Runner) -> None:
     """Boots are known by their names: what this boot's own files say of time is nothing."""
-    run = place(runner, "claimed")
+    run = place(runner, "claimed", start=b"")
     os.utime(run.directory, (0, 0))
     runner.restart()
     assert run.wait().reason == Reason.START_FAILED
 
 
 def test_nothing_is_from_before_once_a_runner_has_been_through(runner: Runner) -> None:
-    """The boot is noted when all that it found is settled: from then on an absent start record proves something."""
+    """The boot is noted when all that it found is settled: from then on an empty start record proves something."""
     place(runner, "cut")
     last_seen_in(runner, "another boot")
     runner.restart()
     eventually(lambda: boot_id() in (runner.state_dir / "spool" / ABOUT).read_text())
-    run = place(runner, "claimed")
+    run = place(runner, "claimed", start=b"")
     runner.restart()
     assert run.wait().reason == Reason.START_FAILED
 

@@ -90,7 +90,8 @@ def test_row_27_a_name_is_claimed_once(runner: Runner) -> None:
 
 def test_row_27_an_abandoned_name_is_never_started(runner: Runner) -> None:
     """Failure 27: what was given up before it was asked for stays so, also for a request that comes late."""
-    runner.ask("abandon", id="late", why="the server died", older_boot=False)
+    instance = runner.ask("info")["instance"]
+    runner.ask("abandon", id="late", why="the server died", older_boot=False, runner=instance)
     run = runner.run("true", name="late")
     assert run.answer["claimed"]
     record = run.wait()
@@ -98,6 +99,33 @@ def test_row_27_an_abandoned_name_is_never_started(runner: Runner) -> None:
     started = runner.run("true", name="early")
     runner.ask("abandon", id="early", why="too late", older_boot=False)
     assert started.wait().exit_code == 0
+
+
+def test_row_27_an_abandoned_name_is_never_started_when_its_directory_is_gone(runner: Runner) -> None:
+    """Failure 27: deleted, or removed by hand: what was refused stays refused."""
+    instance = runner.ask("info")["instance"]
+    runner.ask("abandon", id="late", why="the server died", older_boot=False, runner=instance)
+    runner.ask("remove", id="late")
+    assert runner.run("true", name="late").answer["claimed"]
+    started = runner.run("true", name="early")
+    started.wait()
+    runner.ask("remove", id="early")
+    assert runner.run("true", name="early").answer["claimed"]
+
+
+@pytest.mark.parametrize("asked", ["another", "", "restarted", "received"])
+def test_only_the_runner_that_was_meant_says_that_it_never_ran(runner: Runner, asked: str) -> None:
+    """Any other may have come later, and one that had received the start cannot say it: LOST."""
+    instance = runner.ask("info")["instance"]
+    if asked == "restarted":
+        runner.restart()
+    elif asked == "received":
+        runner.run("true", name="one").wait()
+        runner.ask("remove", id="one")
+    else:
+        instance = asked
+    runner.ask("abandon", id="one", why="the server died", older_boot=False, runner=instance)
+    assert runner.existing("one").wait().reason == Reason.LOST
 
 
 def test_row_14_the_shim_has_no_stdio_of_the_runner(runner: Runner) -> None:

@@ -54,7 +54,7 @@ def test_a_connection_and_its_requests_go_on(runner: Runner) -> None:
         runs_started += [runner.sh(f"echo {round_}; exit {round_ + 1}") for _ in range(5)]
     succeed(runner)
     for number, run in enumerate(runs_started):
-        assert run.answer.keys() == {"number", "pid"}
+        assert run.answer.keys() == {"number", "instance", "pid"}
         assert (run.wait(WAIT).exit_code, run.output()) == (number // 5 + 1, b"%d\n" % (number // 5))
 
 

@@ -1,0 +1,129 @@
+"""Files of the spool that vanish: what was certain stays so, and what nothing says any more is LOST, at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from rexec.v1 import execution_pb2 as pb
+from rexec.v1 import execution_service_pb2 as api
+
+from tests.rpc.calls import START_SERVER, ended, poll, refused, request, start
+from tests.runner.harness import runs
+from tests.servers import Server
+from tests.waiting import eventually
+
+STAY = "trap '' TERM; setsid sh -c 'sleep 301 >/dev/null </dev/null 2>&1 & exec sleep 302' & exec sleep 303"
+
+
+def directory_of(server: Server, exec_id: str) -> Path:
+    return server.spool_of(poll(server, exec_id).execution.pid)
+
+
+def assert_lost(server: Server, exec_id: str) -> pb.Execution:
+    execution = ended(server, exec_id)
+    assert (execution.state, execution.reason) == (pb.STATE_LOST, pb.REASON_LOST), execution
+    assert execution.WhichOneof("exit_status") is None
+    return execution
+
+
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("who", ["server", "runner", "all"])
+def test_a_directory_that_vanishes_under_a_dead_server(server: Server, tmp_path: Path, who: str, over: bool) -> None:
+    """It ran, and nothing says how it ended: LOST, never "never started"; what survived of it is ended."""
+    script = f"touch {tmp_path}/ran; exec sleep {0 if over else 300}"
+    pid = start(server, "sh", "-c", script, exec_id="z").pid
+    ended(server, "z") if over else eventually((tmp_path / "ran").exists)
+    spool = server.state_dir / "spool"
+    runner = server.runner_pid
+    server.kill()
+    if over:
+        _unsee(server)
+    if who != "server":
+        os.kill(runner, signal.SIGKILL)
+        eventually(lambda: not runs(runner))
+    if who == "all":
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).parent().kill()
+    for path in spool.glob("*/"):
+        shutil.rmtree(path)
+    server.start()
+    assert_lost(server, "z")
+    assert not runs(pid)
+    assert server.stub.Exec(request("sh", "-c", script, exec_id="z")).already_existed
+
+
+def _unsee(server: Server) -> None:
+    """As if the server had died before it saw any end."""
+    import sqlite3
+
+    with sqlite3.connect(server.state_dir / "index.sqlite") as db:
+        db.execute("UPDATE execution SET state = 2, exit = NULL, extent = NULL, end_time = 0, expire_time = 0")
+    db.close()
+
+
+@pytest.mark.parametrize("away", ["", "runner", "shim", "shim and runner"])
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_a_directory_that_vanishes_under_a_live_execution(server: Server, tmp_path: Path, how: str, away: str) -> None:
+    """LOST at once; nothing of it survives, its group is free, and it can be deleted."""
+    pid = start(server, "sh", "-c", STAY, exec_id="z", exclusive_group="g").pid
+    tree = eventually(lambda: _tree_of(pid, 2))
+    directory = directory_of(server, "z")
+    if "runner" in away:
+        server.kill_runner()
+    if "shim" in away:
+        psutil.Process(pid).parent().kill()
+    match how:
+        case "removed":
+            eventually(lambda: _removed(directory))
+        case "moved":
+            directory.rename(tmp_path / "elsewhere")
+        case "replaced":
+            directory.rename(tmp_path / "elsewhere")
+            directory.write_text("a file")
+    assert_lost(server, "z")
+    eventually(lambda: not [process for process in tree if runs(process.pid)])
+    server.stub.Cancel(api.CancelRequest(exec_id="z"), timeout=5)
+    assert start(server, "true", exec_id="next", exclusive_group="g").exec_id == "next"
+    server.stub.Delete(api.DeleteRequest(exec_id="z"), timeout=20)
+    refused(lambda: start(server, "true", exec_id="z"), "FAILED_PRECONDITION", "EXEC_ID_USED")
+
+
+def _tree_of(pid: int, most: int) -> list[psutil.Process]:
+    found = [process for process in psutil.Process(pid).children(recursive=True) if process.name() == "sleep"]
+    return [psutil.Process(pid), *found] if len(found) >= most else []
+
+
+def _removed(directory: Path) -> bool:
+    """All of it, also what is made there meanwhile."""
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
+
+
+def test_cancel_of_an_execution_whose_directory_is_gone(server: Server) -> None:
+    """It answers as soon as the end is known."""
+    start(server, "sleep", "300", exec_id="z")
+    shutil.rmtree(directory_of(server, "z"))
+    server.stub.Cancel(api.CancelRequest(exec_id="z"), timeout=5)
+    assert_lost(server, "z")
+
+
+def test_the_others_are_as_before(start_server: START_SERVER) -> None:
+    """A spool that loses most of its directories at once: each of those is LOST, and the others go on."""
+    server = start_server("--max-running", "100")
+    for number in range(30):
+        start(server, "sleep", "300", exec_id=f"e{number}")
+    kept = {directory_of(server, f"e{number}").name for number in range(3)}
+    for path in (server.state_dir / "spool").glob("*/"):
+        if path.name not in kept:
+            shutil.rmtree(path)
+    for number in range(3, 30):
+        assert_lost(server, f"e{number}")
+    for number in range(3):
+        server.stub.Cancel(api.CancelRequest(exec_id=f"e{number}"))
+        assert ended(server, f"e{number}").reason == pb.REASON_CANCELLED
