@@ -12,7 +12,10 @@ ChannelOptions = list[tuple[str, str | int]]
 
 # Signal is missing on purpose: sent twice it may do twice what was meant once. Exec is here because this client
 # always sends an exec_id. Follow is resumed by the client, which knows the offset.
-_IDEMPOTENT = ("Exec", "Poll", "List", "Cancel", "WriteStdin", "Delete", "GetServerInfo")
+_IDEMPOTENT = ("Exec", "Get", "Poll", "Acknowledge", "List", "Cancel", "WriteStdin", "Delete", "GetServerInfo")
+
+# Output that has come and that the application has not asked for yet, per stream, in bytes: memory of this process.
+LOOKAHEAD = 4 << 20
 
 # Short: it bridges a restart of the server. What must last longer is done by the client, which can say so.
 _SERVICE_CONFIG = {
@@ -47,6 +50,10 @@ def channel_options(target: str) -> ChannelOptions:
         # The default waits for up to two minutes between attempts: a follower would be late for that long.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        # A reader that is slower than its server: by itself gRPC lets the window grow with the speed of the connection,
+        # and holds what comes in here; 544 MiB of it were seen. Without the probe the window is what is said here.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", LOOKAHEAD),
         # Output comes in messages of about 1 MiB, but a List of long commands may be more than the default 4 MiB.
         ("grpc.max_receive_message_length", 16 << 20),
     ]

@@ -45,7 +45,7 @@ def resolve(
     """
     if credentials and (caller or key_file):
         raise TypeError("caller= and key_file= make credentials, credentials= are some: give one of them")
-    place = resolve_target(target)
+    place = resolve_target(target or from_environment("target"))
     files = _tls(tls, ca, cert, key)
     if credentials is None:
         caller = caller or from_environment("caller")
@@ -58,8 +58,12 @@ def resolve(
 
 
 def from_environment(name: str) -> str | None:
-    """What $REXEC_NAME says; None when it is empty or not set."""
-    return os.environ.get(f"REXEC_{name.upper()}") or None
+    """What $REXEC_NAME says; None when it is not set. CredentialsError when it is empty."""
+    variable = f"REXEC_{name.upper()}"
+    value = os.environ.get(variable)
+    if value == "":  # set from something that is not there: going on without it would mean another server or caller
+        raise CredentialsError(f"{variable} is empty: give it a value, or unset it")
+    return value
 
 
 def _tls(wanted: bool | None, ca: StrPath | None, cert: StrPath | None, key: StrPath | None) -> Tls | None:

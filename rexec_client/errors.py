@@ -21,7 +21,8 @@ RexecError
 │   ├── CommandNotStartedError  the system could not start it; `errno`, `message`
 │   └── LostError               what became of it cannot be known
 ├── IncompleteOutputError       `missing` bytes of output did not come
-│   └── OutputGapError          a range of the output is no longer kept
+│   ├── OutputGapError          a range of the output is no longer kept
+│   └── OutputLimitError        more than `run` collects: the command was cancelled. A ResultError too
 ├── WaitTimeoutError            wait(timeout=) passed; the command goes on
 └── CredentialsError            a key or certificate cannot be used; nothing was sent
 """
@@ -184,7 +185,9 @@ class ResultError(RexecError):
         return self.completed.signal
 
     def __str__(self) -> str:
-        return f"command {self.cmd!r} {self._what()}"
+        missing = sum(gap.size for gap in self.completed.gaps)
+        short = f"; {missing} bytes of its output are no longer kept" if missing else ""
+        return f"command {self.cmd!r} {self._what()}{short}"
 
     def _what(self) -> str:
         return "has no result"
@@ -258,3 +261,25 @@ class OutputGapError(IncompleteOutputError):
     def __init__(self, gap: Gap) -> None:
         super().__init__(gap.size, f"{gap.size} bytes of output, {gap.start} to {gap.end}, are no longer kept")
         self.gap = gap
+
+
+class OutputLimitError(ResultError, IncompleteOutputError):  # type: ignore[misc]  # `completed` is always there
+    """It wrote more than `run` collects, and was cancelled. `stdout` and `stderr` have what was collected.
+
+    Attributes:
+        limit: how many bytes `run` collects: its max_output, or 1 GiB.
+        missing: how many more were written until it was cancelled.
+        failure: the error of the Cancel, when that failed and the command may go on; otherwise None.
+    """
+
+    def __init__(self, completed: CompletedExecution, limit: int, failure: CallError | None = None) -> None:
+        RexecError.__init__(self, completed)  # of its two parents each wants something else
+        self.completed = completed
+        self.exec_id = completed.exec_id
+        self.limit = limit
+        self.missing = max(completed.execution.log_end_offset - limit, 1)
+        self.failure = failure
+
+    def _what(self) -> str:
+        outcome = f"it could not be cancelled: {self.failure}" if self.failure else "it was cancelled"
+        return f"wrote more than the {self.limit} bytes that run() collects; {outcome}. See max_output="

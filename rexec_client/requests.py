@@ -20,6 +20,19 @@ Seconds = float | timedelta
 INLINE_INPUT = 1 << 20
 
 
+# `drop_oldest` is how it was spelt first.
+OnOverflow = Literal["wait", "drop-oldest", "drop_oldest", "terminate"]
+_OVERFLOW: dict[str, wire.Overflow.ValueType] = {
+    "wait": wire.OVERFLOW_WAIT,
+    "drop-oldest": wire.OVERFLOW_DROP_OLDEST,
+    "drop_oldest": wire.OVERFLOW_DROP_OLDEST,
+    "terminate": wire.OVERFLOW_TERMINATE,
+}
+
+# What `run` collects at most, in bytes, unless it is told otherwise.
+MAX_COLLECTED = 1 << 30
+
+
 class ExecOptions(TypedDict, total=False):
     """Keywords of `run` and `start`. Times are seconds or timedeltas, sizes bytes; what is left out is the server's."""
 
@@ -46,9 +59,10 @@ class ExecOptions(TypedDict, total=False):
     keep_leftovers: bool
     """Processes that outlive the command live on, instead of being ended with it."""
     max_output: int
-    """Bytes of output that are kept."""
-    on_overflow: Literal["drop_oldest", "terminate"]
-    """What happens beyond."""
+    """Bytes of output that are kept. For a `run` that waits: the most that it collects, 1 GiB when left out."""
+    on_overflow: OnOverflow
+    """What happens beyond: "wait" (the command waits for its readers, as at a full pipe, and nothing is lost),
+    "drop-oldest" or "terminate". Left out, `run` waits where the server can, and `start` drops the oldest."""
     limits: wire.ResourceLimits
     """Limits on memory, CPU time, processes, files."""
     retention: Seconds
@@ -64,6 +78,7 @@ def exec_request(args: Arguments, options: ExecOptions, *, open_stdin: bool = Fa
 
     Raises:
         TypeError: a string without shell=True, or the other way round.
+        ValueError: an on_overflow that does not exist.
     """
     request = wire.ExecRequest(
         exec_id=options.get("exec_id") or uuid.uuid4().hex,
@@ -94,9 +109,10 @@ def follow_request(
     tail_bytes: int | None = None,
     channels: Collection[Channel] = (),
     owner: str = "",
+    holder: str = "",
 ) -> wire.FollowRequest:
     """A Follow from an offset, or from a tail when one is given."""
-    request = wire.FollowRequest(exec_id=exec_id, channels=channel_numbers(channels), caller=owner)
+    request = wire.FollowRequest(exec_id=exec_id, channels=channel_numbers(channels), caller=owner, holder=holder)
     set_start(request, since, tail_lines, tail_bytes)
     return request
 
@@ -127,6 +143,19 @@ def duration(value: Seconds | None) -> Duration | None:
     return result
 
 
+def waiting(options: ExecOptions) -> ExecOptions:
+    """Options of a `run` that waits for its reader: the server keeps its default, and `max_output` is for `run`."""
+    kept: ExecOptions = {**options, "on_overflow": "wait"}
+    kept.pop("max_output", None)
+    return kept
+
+
+def most_collected(options: ExecOptions) -> int:
+    """How many bytes `run` collects at most."""
+    asked = options.get("max_output") or MAX_COLLECTED
+    return asked if options.get("on_overflow") == "wait" else max(asked, MAX_COLLECTED)
+
+
 def input_bytes(options: ExecOptions) -> bytes | None:
     """The input, encoded; None when there is none."""
     value = options.get("input")
@@ -155,6 +184,7 @@ def _set_stdin(request: wire.ExecRequest, data: bytes | None, *, open_stdin: boo
 def _output_limit(options: ExecOptions) -> wire.OutputLimit | None:
     if not options.keys() & {"max_output", "on_overflow"}:
         return None
-    terminate = options.get("on_overflow") == "terminate"
-    overflow = wire.OVERFLOW_TERMINATE if terminate else wire.OVERFLOW_DROP_OLDEST
-    return wire.OutputLimit(max_bytes=options.get("max_output", 0), overflow=overflow)
+    wanted = options.get("on_overflow") or "drop-oldest"
+    if wanted not in _OVERFLOW:
+        raise ValueError(f"on_overflow={wanted!r}: it is 'wait', 'drop-oldest' or 'terminate'")
+    return wire.OutputLimit(max_bytes=options.get("max_output", 0), overflow=_OVERFLOW[wanted])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from rexec_client import errors
@@ -77,19 +78,33 @@ class CompletedExecution:
     def check_output(self) -> None:
         """Raise IncompleteOutputError when there are gaps."""
         if missing := sum(gap.size for gap in self.gaps):
-            message = f"{missing} bytes of output are no longer kept: see max_output=, or accept it with gaps=True"
+            message = (
+                f"{missing} bytes of output are no longer kept: on_overflow='wait' keeps all, a larger max_output= "
+                "keeps more; gaps=True accepts it"
+            )
             raise errors.IncompleteOutputError(missing, message, self)
 
 
-def complete(args: Arguments, execution: Execution, pieces: Iterable[OutputChunk | Gap]) -> CompletedExecution:
-    """Sort pieces of output into a result."""
-    channels: dict[Channel, list[bytes]] = {channel: [] for channel in Channel}
-    gaps = []
-    for piece in pieces:
-        match piece:
-            case OutputChunk():
-                channels[piece.channel].append(piece.data)
-            case Gap():
-                gaps.append(piece)
-    stdout, stderr = (b"".join(channels[channel]) for channel in (Channel.STDOUT, Channel.STDERR))
-    return CompletedExecution(args, execution, stdout, stderr, tuple(gaps))
+class Collected:
+    """Output as it comes, sorted by channel, up to so many bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._room = most
+        self._channels = {channel: BytesIO() for channel in Channel}
+        self._gaps: list[Gap] = []
+
+    def add(self, piece: OutputChunk | Gap) -> bool:
+        """Take a piece; False when there was no room for all of it."""
+        if isinstance(piece, Gap):
+            self._gaps.append(piece)
+            return True
+        self._channels[piece.channel].write(piece.data[: self._room])
+        fits = len(piece.data) <= self._room
+        self._room = max(self._room - len(piece.data), 0)
+        return fits
+
+    def completed(self, args: Arguments, execution: Execution) -> CompletedExecution:
+        """The result, with what was collected."""
+        # getvalue() copies nothing: there may be gigabytes.
+        stdout, stderr = (self._channels[channel].getvalue() for channel in (Channel.STDOUT, Channel.STDERR))
+        return CompletedExecution(args, execution, stdout, stderr, tuple(self._gaps))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGEST_FILE = 300
+LONGEST_FILE = 450
 PACKAGES = ("rexec_server", "rexec_client")
 MAY_FORK = ROOT / "rexec_server" / "runner"
 
@@ -60,7 +60,7 @@ def test_the_import_law_holds() -> None:
 
 
 def test_no_file_is_too_long_to_read_at_once() -> None:
-    """A file is one noun, and a noun fits in 300 lines."""
+    """A file is one noun, and a noun fits in 450 lines."""
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources()}
     assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import grpc
 
@@ -15,9 +15,13 @@ from rexec_client.tls import Tls
 if TYPE_CHECKING:
     from rexec.v1.execution_service_pb2 import FollowRequest, FollowResponse
 
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
 FollowCall: TypeAlias = "grpc.aio.UnaryStreamCall[FollowRequest, FollowResponse]"
 
 sleep = asyncio.sleep
+Timer = asyncio.TimerHandle
 
 
 def open_channel(target: str, tls: Tls | None) -> grpc.aio.Channel:
@@ -25,6 +29,39 @@ def open_channel(target: str, tls: Tls | None) -> grpc.aio.Channel:
     if tls is None:
         return grpc.aio.insecure_channel(target, options=channel_options(target))
     return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(*tls.read()), options=channel_options(target))
+
+
+def begin_call(
+    method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
+    request: RequestT,
+    *,
+    timeout: float,
+    metadata: Any,
+    done: Callable[[bool], None],
+) -> asyncio.Task[None]:
+    """Start a call and go on; `done` hears whether it succeeded."""
+
+    async def wait() -> None:
+        succeeded = False
+        try:
+            await method(request, timeout=timeout, metadata=metadata)
+            succeeded = True
+        except (grpc.RpcError, grpc.aio.UsageError):
+            pass  # `done` hears it; a closed channel is such a failure too
+        finally:
+            done(succeeded)
+
+    return asyncio.ensure_future(wait())
+
+
+async def settle(call: asyncio.Task[None], seconds: float) -> None:
+    """Wait until a call that was begun is over, but no longer than so many seconds."""
+    await asyncio.wait([call], timeout=seconds)
+
+
+def call_later(seconds: float, function: Callable[[], None]) -> Timer:
+    """Call a function in so many seconds, unless it is cancelled."""
+    return asyncio.get_running_loop().call_later(seconds, function)
 
 
 class Background:

@@ -16,10 +16,19 @@ from rexec_client._async.output import AsyncOutputStream
 from rexec_client._async.rpc import AsyncRpc
 from rexec_client.connection import resolve
 from rexec_client.credentials import Credentials
-from rexec_client.errors import CallError, RexecError, StdinClosedError
+from rexec_client.errors import CallError, OutputLimitError, RexecError, StdinClosedError
 from rexec_client.output import Gap, OutputChunk
-from rexec_client.requests import INLINE_INPUT, ExecOptions, exec_request, input_bytes
-from rexec_client.results import Arguments, CompletedExecution, StrPath, complete
+from rexec_client.requests import (
+    INLINE_INPUT,
+    ExecOptions,
+    Seconds,
+    exec_request,
+    input_bytes,
+    most_collected,
+    seconds,
+    waiting,
+)
+from rexec_client.results import Arguments, Collected, CompletedExecution, StrPath
 
 # Seconds for which `run` lets the server wait for the end: a command shorter than that needs one call in all.
 RUN_WAIT = 10.0
@@ -110,17 +119,24 @@ class AsyncClient:
         Args:
             args: program and arguments; with shell=True one line for /bin/sh.
             check: raise CommandFailedError unless it returns 0.
-            gaps: accept a result from which output is missing, and list what in `gaps`.
-            options: see ExecOptions; `timeout`, in seconds, is the command's.
+            gaps: accept a result from which output is missing, and list what in `gaps`; with `max_output` the newest
+                so many bytes, unless `on_overflow` says otherwise.
+            options: see ExecOptions; `timeout`, in seconds, is the command's. `max_output` is how much is collected.
 
         Raises:
             CommandTimeoutError, CommandNotStartedError, LostError: there is no result. Each carries the output.
+            OutputLimitError: it wrote more than max_output, or 1 GiB, and was cancelled. It carries what was collected.
             IncompleteOutputError: output is missing.
             InvalidRequestError, AlreadyExistsError, ExecIdUsedError, BusyError: it was not accepted.
         """
-        request = exec_request(args, options)
+        # Who accepts gaps and says how much to keep wants the newest of it.
+        takes_newest = gaps and options.get("max_output")
+        if options.get("on_overflow") is None and not takes_newest and await self.supports("overflow_wait"):
+            options["on_overflow"] = "wait"
+        waits = options.get("on_overflow") == "wait"
+        request = exec_request(args, waiting(options) if waits else options)
         try:
-            result = await self._run(request, args, input_bytes(options))
+            result = await self._run(request, args, input_bytes(options), most_collected(options))
         except RexecError as error:
             error.exec_id = request.exec_id
             raise
@@ -163,10 +179,22 @@ class AsyncClient:
         """
         return self._handle(await self.get(exec_id, owner=owner), owner=owner, already_existed=True)
 
-    async def get(self, exec_id: str, *, owner: str = "") -> Execution:
-        """What is known of an execution now. Raises NotFoundError."""
-        request = wire.PollRequest(exec_id=exec_id, offset=0, max_bytes=1, caller=owner)
-        return (await self._rpc.call(self._rpc.stub.Poll, request)).execution
+    async def get(self, exec_id: str, *, owner: str = "", wait: Seconds | None = None) -> Execution:
+        """What is known of an execution.
+
+        Args:
+            owner: whose it is, for the operator role; otherwise one's own.
+            wait: until it has ended or waits for a reader, or for this long (at most 60 s); otherwise answer now.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return await self._rpc.get(exec_id, owner, seconds(wait))
+
+    async def acknowledge(self, exec_id: str, offset: int, *, holder: str, release: bool = False) -> int:
+        """Say how far a holder of an execution is. See `AsyncExecutionHandle.acknowledge`."""
+        request = wire.AcknowledgeRequest(exec_id=exec_id, holder=holder, offset=offset, release=release)
+        return (await self._rpc.call(self._rpc.stub.Acknowledge, request)).held_offset
 
     async def list(
         self,
@@ -209,6 +237,10 @@ class AsyncClient:
         """The server's version, limits and features, and who one is to it."""
         return await self._rpc.call(self._rpc.stub.GetServerInfo, wire.GetServerInfoRequest())
 
+    async def supports(self, feature: str) -> bool:
+        """True when the server has a feature, such as "overflow_wait". It is asked once per connection."""
+        return feature in await self._rpc.features()
+
     async def aclose(self) -> None:
         """Close the connection. No command is touched."""
         await self._rpc.aclose()
@@ -221,28 +253,42 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _run(self, request: wire.ExecRequest, args: Arguments, data: bytes | None) -> CompletedExecution:
+    async def _run(
+        self, request: wire.ExecRequest, args: Arguments, data: bytes | None, most: int
+    ) -> CompletedExecution:
         to_be_fed = request.stdin_mode == wire.STDIN_MODE_OPEN
         handle, reply = await self._exec(request, wait=0 if to_be_fed else _run_wait(request))
         async with handle.output(gaps=True) as stream:
             stream.take_reply(reply)
             if data is not None and to_be_fed:
                 async with backend.Background(lambda: _feed(handle, data, stream), stop=handle.abandon_stdin):
-                    pieces = [piece async for piece in stream]
-            else:
-                pieces = [piece async for piece in stream]
-            return complete(args, stream.execution, pieces)
+                    return await _collect(handle, stream, args, most)
+            return await _collect(handle, stream, args, most)
 
     async def _exec(self, request: wire.ExecRequest, *, wait: float) -> tuple[AsyncExecutionHandle, wire.ExecResponse]:
+        waits = request.output.overflow == wire.OVERFLOW_WAIT
+        if waits and not await self.supports("overflow_wait"):
+            raise CallError(
+                "this server cannot make a command wait for its reader: use on_overflow='drop-oldest' or 'terminate'",
+                code="UNIMPLEMENTED",
+            )
         if wait:
             request.wait.FromTimedelta(timedelta(seconds=wait))
         timeout = self._rpc.timeout + wait
         reply = await self._rpc.call_until_answered(self._rpc.stub.Exec, request, timeout=timeout)
-        return self._handle(reply.execution, owner="", already_existed=reply.already_existed), reply
+        handle = self._handle(reply.execution, owner="", already_existed=reply.already_existed, waits=waits)
+        return handle, reply
 
-    def _handle(self, execution: Execution, *, owner: str, already_existed: bool) -> AsyncExecutionHandle:
+    def _handle(
+        self, execution: Execution, *, owner: str, already_existed: bool, waits: bool = False
+    ) -> AsyncExecutionHandle:
         return AsyncExecutionHandle(
-            self._rpc, execution, owner=owner, already_existed=already_existed, patience=self._reconnect_timeout
+            self._rpc,
+            execution,
+            owner=owner,
+            already_existed=already_existed,
+            patience=self._reconnect_timeout,
+            waits=waits,
         )
 
 
@@ -251,6 +297,22 @@ def _run_wait(request: wire.ExecRequest) -> float:
     if not request.HasField("unattended_timeout"):
         return RUN_WAIT
     return min(RUN_WAIT, request.unattended_timeout.ToTimedelta().total_seconds() / 2)
+
+
+async def _collect(
+    handle: AsyncExecutionHandle, stream: AsyncOutputStream[OutputChunk | Gap], args: Arguments, most: int
+) -> CompletedExecution:
+    """All the output, and the end. OutputLimitError: there is more than `most` bytes, and the command is cancelled."""
+    collected = Collected(most)
+    async for piece in stream:
+        if not collected.add(piece):
+            failure = None
+            try:
+                await handle.cancel()
+            except CallError as error:
+                failure = error
+            raise OutputLimitError(collected.completed(args, handle.execution), most, failure)
+    return collected.completed(args, stream.execution)
 
 
 async def _feed(handle: AsyncExecutionHandle, data: bytes, stream: AsyncOutputStream[OutputChunk | Gap]) -> None:

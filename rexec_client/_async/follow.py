@@ -12,7 +12,14 @@ from rexec.v1.execution_service_pb2 import FollowRequest, FollowResponse
 from rexec_client._async import backend
 from rexec_client._async.rpc import AsyncRpc, wait_or_raise
 from rexec_client.backoff import Backoff
-from rexec_client.errors import CallError, DeadlineError, ResourceExhaustedError, UnavailableError, WaitTimeoutError
+from rexec_client.errors import (
+    CallError,
+    DeadlineError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnavailableError,
+    WaitTimeoutError,
+)
 from rexec_client.status import CUTS, call_error
 
 log = logging.getLogger("rexec_client")
@@ -32,13 +39,18 @@ class AsyncFollow:
         patience: float,
         until: float | None = None,
         renew_after: float = RENEW_AFTER,
+        may_only_look: bool = False,
     ) -> None:
-        """Give up after `patience` seconds without progress, or at the monotonic time `until`."""
+        """Give up after `patience` seconds without progress, or at the monotonic time `until`.
+
+        `may_only_look`: a credential that may not hold follows without holding.
+        """
         self._rpc = rpc
         self._request = request
         self._backoff = Backoff(patience)
         self._until = until
         self._renew_after = renew_after
+        self._may_only_look = may_only_look
         self._call: backend.FollowCall | None = None
         self._failure: Exception | None = None
         self._attached = False
@@ -60,6 +72,11 @@ class AsyncFollow:
             else:
                 self._note(response)
                 return response
+
+    @property
+    def holder(self) -> str:
+        """The name under which it holds; empty when it does not, or may not."""
+        return self._request.holder
 
     def skip_to(self, offset: int) -> None:
         """Begin there: what is before came another way."""
@@ -93,6 +110,9 @@ class AsyncFollow:
         """Wait before the next attempt, or raise."""
         if self._failure is not None:
             raise self._failure
+        if isinstance(error, PermissionDeniedError) and self._may_only_look and self._request.holder:
+            self._request.holder = ""
+            return
         # A server that comes back finds all its followers at its door: it may let them in one after the other.
         if error.code not in CUTS and not (self._attached and isinstance(error, ResourceExhaustedError)):
             raise error

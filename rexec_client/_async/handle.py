@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+import uuid
 from collections.abc import AsyncIterator, Collection
 from typing import Any, Literal, overload
 
@@ -11,6 +12,7 @@ from rexec.v1 import execution_service_pb2 as wire
 from rexec.v1.execution_pb2 import Execution
 
 from rexec_client._async.follow import AsyncFollow
+from rexec_client._async.hold import AsyncHold
 from rexec_client._async.output import AsyncOutputStream
 from rexec_client._async.rpc import AsyncRpc
 from rexec_client._async.stdin import AsyncStdinWriter
@@ -31,19 +33,52 @@ class AsyncExecutionHandle:
         already_existed: True when this id with this request had been accepted before.
     """
 
-    def __init__(self, rpc: AsyncRpc, execution: Execution, *, owner: str, already_existed: bool, patience: float):
+    def __init__(
+        self,
+        rpc: AsyncRpc,
+        execution: Execution,
+        *,
+        owner: str,
+        already_existed: bool,
+        patience: float,
+        waits: bool = False,
+    ):
+        """`waits`: it was started with on_overflow="wait"."""
         self.exec_id = execution.exec_id
         self.execution = execution
         self.already_existed = already_existed
         self._rpc = rpc
         self._owner = owner
         self._patience = patience
+        self._waits = waits or execution.overflow_waits
         self._stdin = AsyncStdinWriter(rpc, self.exec_id, execution.stdin.bytes_written)
 
     @property
     def returncode(self) -> int | None:
         """From the newest known state, as in subprocess: None while running, minus the number of a signal."""
         return returncode(self.execution)
+
+    async def get(self) -> Execution:
+        """What is known of it now, without output. Raises NotFoundError."""
+        self.execution = await self._rpc.get(self.exec_id, self._owner)
+        return self.execution
+
+    async def acknowledge(self, offset: int, *, holder: str, release: bool = False) -> int:
+        """Say how far a holder is: what is before `offset` is used up and may be dropped. `output` does this by itself.
+
+        Args:
+            holder: the name that `poll` or `output` was called with.
+            release: the holder leaves for good; without another one the command waits no more.
+
+        Returns:
+            The offset from which on nothing is dropped.
+
+        Raises:
+            PreconditionError: it was not started with on_overflow="wait".
+            OutOfRangeError: the offset is beyond the end.
+        """
+        request = wire.AcknowledgeRequest(exec_id=self.exec_id, holder=holder, offset=offset, release=release)
+        return (await self._rpc.call(self._rpc.stub.Acknowledge, request)).held_offset
 
     async def poll(
         self,
@@ -54,6 +89,7 @@ class AsyncExecutionHandle:
         max_bytes: int = 0,
         wait: Seconds | None = None,
         channels: Collection[Channel] = (),
+        holder: str = "",
     ) -> PollResult:
         """What it is doing, and output. Never consumes: the same question gives the same bytes while they are kept.
 
@@ -62,16 +98,21 @@ class AsyncExecutionHandle:
                 set to.
             max_bytes: at most this much output; 0 is 1 MiB, which is also the most.
             wait: until there is output, or the end, or for this long (at most 60 s); otherwise answer now.
+            holder: a name of one's own, for a command that waits for its readers: what is before `since` is used up,
+                and nothing from there on is dropped. See `acknowledge`.
 
         Raises:
             NotFoundError, OutOfRangeError, InvalidRequestError.
+            ValueError: a holder, and an execution that waits for none.
         """
+        self._check_holder(holder)
         request = wire.PollRequest(
             exec_id=self.exec_id,
             max_bytes=max_bytes,
             wait=duration(wait),
             channels=channel_numbers(channels),
             caller=self._owner,
+            holder=holder,
         )
         set_start(request, since, tail_lines, tail_bytes)
         timeout = self._rpc.timeout + seconds(wait)
@@ -80,7 +121,7 @@ class AsyncExecutionHandle:
         return poll_result(reply)
 
     async def wait(self, timeout: Seconds | None = None) -> Execution:
-        """Wait for the end, without its output.
+        """Wait for the end, without its output. A command that waits for its readers needs one: see `output`.
 
         Args:
             timeout: how long to wait here; the command's own timeout is another thing.
@@ -115,6 +156,7 @@ class AsyncExecutionHandle:
         tail_bytes: int | None = ...,
         channels: Collection[Channel] = ...,
         gaps: Literal[False] = ...,
+        holder: str | None = ...,
     ) -> AsyncOutputStream[OutputChunk]: ...
 
     @overload
@@ -126,6 +168,7 @@ class AsyncExecutionHandle:
         tail_bytes: int | None = ...,
         channels: Collection[Channel] = ...,
         gaps: Literal[True],
+        holder: str | None = ...,
     ) -> AsyncOutputStream[OutputChunk | Gap]: ...
 
     def output(
@@ -136,15 +179,27 @@ class AsyncExecutionHandle:
         tail_bytes: int | None = None,
         channels: Collection[Channel] = (),
         gaps: bool = False,
+        holder: str | None = None,
     ) -> AsyncOutputStream[Any]:
         """The output as it appears, from the start or from an offset or a tail, until the end.
+
+        A command that was started with on_overflow="wait" waits for this reader, unless the execution is another
+        caller's, or the credential may only read.
 
         Args:
             since: the offset to begin at.
             tail_lines, tail_bytes: begin at the newest so many instead.
             channels: only these; all by default.
             gaps: give `Gap` objects where output is no longer kept, instead of raising OutputGapError.
+            holder: the name under which the command waits for this reader; made up when left out. "" waits for nobody.
+
+        Raises:
+            ValueError: a holder, and an execution that waits for none.
         """
+        self._check_holder(holder)
+        may_only_look = holder is None
+        if holder is None:
+            holder = uuid.uuid4().hex if self._waits and not self._owner else ""
         request = follow_request(
             self.exec_id,
             since=since,
@@ -152,10 +207,14 @@ class AsyncExecutionHandle:
             tail_bytes=tail_bytes,
             channels=channels,
             owner=self._owner,
+            holder=holder,
         )
         start = None if request.WhichOneof("start") != "offset" else since
-        follow = AsyncFollow(self._rpc, request, patience=self._patience)
-        return AsyncOutputStream(follow, Tally(start, channels), self.execution, gaps=gaps)
+        follow = AsyncFollow(self._rpc, request, patience=self._patience, may_only_look=may_only_look)
+        hold = (
+            AsyncHold(self._rpc, self.exec_id, holder, start or 0, self.execution.max_output_bytes) if holder else None
+        )
+        return AsyncOutputStream(follow, Tally(start, channels), self.execution, gaps=gaps, hold=hold)
 
     @overload
     def lines(
@@ -232,3 +291,8 @@ class AsyncExecutionHandle:
         """End the command and everything it started: TERM, `kill_grace`, KILL. Returns after TERM; see `wait`."""
         request = wire.CancelRequest(exec_id=self.exec_id, kill_grace=duration(kill_grace), caller=self._owner)
         self.execution = (await self._rpc.call(self._rpc.stub.Cancel, request)).execution
+
+    def _check_holder(self, holder: str | None) -> None:
+        """An older server would take the name and hold nothing."""
+        if holder and not (self._waits or self.execution.overflow_waits):
+            raise ValueError(f"holder={holder!r}: {self.exec_id} was not started with on_overflow='wait'")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import grpc
 from rexec.v1.execution_service_pb2 import FollowResponse
@@ -15,6 +16,10 @@ from rexec_client.channel import channel_options
 from rexec_client.tls import Tls
 
 sleep = time.sleep
+Timer = threading.Timer
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
 
 
 class FollowCall(Iterator[FollowResponse], Protocol):
@@ -28,6 +33,34 @@ def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
     if tls is None:
         return grpc.insecure_channel(target, options=channel_options(target))
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(*tls.read()), options=channel_options(target))
+
+
+def begin_call(
+    method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT],
+    request: RequestT,
+    *,
+    timeout: float,
+    metadata: Any,
+    done: Callable[[bool], None],
+) -> grpc.Future[ResponseT]:
+    """Start a call and go on; `done` hears, from another thread, whether it succeeded."""
+    call = method.future(request, timeout=timeout, metadata=metadata)
+    call.add_done_callback(lambda ended: done(not ended.cancelled() and ended.exception() is None))
+    return call
+
+
+def settle(call: grpc.Future[Any], seconds: float) -> None:
+    """Wait until a call that was begun is over, but no longer than so many seconds."""
+    with contextlib.suppress(grpc.RpcError, grpc.FutureTimeoutError, grpc.FutureCancelledError):
+        call.result(seconds)
+
+
+def call_later(seconds: float, function: Callable[[], None]) -> Timer:
+    """Call a function in so many seconds, in another thread, unless it is cancelled."""
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 class Background:

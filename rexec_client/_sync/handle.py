@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import time
+import uuid
 from collections.abc import Collection, Iterator
 from typing import Any, Literal, overload
 
@@ -12,6 +13,7 @@ from rexec.v1 import execution_service_pb2 as wire
 from rexec.v1.execution_pb2 import Execution
 
 from rexec_client._sync.follow import Follow
+from rexec_client._sync.hold import Hold
 from rexec_client._sync.output import OutputStream
 from rexec_client._sync.rpc import Rpc
 from rexec_client._sync.stdin import StdinWriter
@@ -32,19 +34,52 @@ class ExecutionHandle:
         already_existed: True when this id with this request had been accepted before.
     """
 
-    def __init__(self, rpc: Rpc, execution: Execution, *, owner: str, already_existed: bool, patience: float):
+    def __init__(
+        self,
+        rpc: Rpc,
+        execution: Execution,
+        *,
+        owner: str,
+        already_existed: bool,
+        patience: float,
+        waits: bool = False,
+    ):
+        """`waits`: it was started with on_overflow="wait"."""
         self.exec_id = execution.exec_id
         self.execution = execution
         self.already_existed = already_existed
         self._rpc = rpc
         self._owner = owner
         self._patience = patience
+        self._waits = waits or execution.overflow_waits
         self._stdin = StdinWriter(rpc, self.exec_id, execution.stdin.bytes_written)
 
     @property
     def returncode(self) -> int | None:
         """From the newest known state, as in subprocess: None while running, minus the number of a signal."""
         return returncode(self.execution)
+
+    def get(self) -> Execution:
+        """What is known of it now, without output. Raises NotFoundError."""
+        self.execution = self._rpc.get(self.exec_id, self._owner)
+        return self.execution
+
+    def acknowledge(self, offset: int, *, holder: str, release: bool = False) -> int:
+        """Say how far a holder is: what is before `offset` is used up and may be dropped. `output` does this by itself.
+
+        Args:
+            holder: the name that `poll` or `output` was called with.
+            release: the holder leaves for good; without another one the command waits no more.
+
+        Returns:
+            The offset from which on nothing is dropped.
+
+        Raises:
+            PreconditionError: it was not started with on_overflow="wait".
+            OutOfRangeError: the offset is beyond the end.
+        """
+        request = wire.AcknowledgeRequest(exec_id=self.exec_id, holder=holder, offset=offset, release=release)
+        return (self._rpc.call(self._rpc.stub.Acknowledge, request)).held_offset
 
     def poll(
         self,
@@ -55,6 +90,7 @@ class ExecutionHandle:
         max_bytes: int = 0,
         wait: Seconds | None = None,
         channels: Collection[Channel] = (),
+        holder: str = "",
     ) -> PollResult:
         """What it is doing, and output. Never consumes: the same question gives the same bytes while they are kept.
 
@@ -63,16 +99,21 @@ class ExecutionHandle:
                 set to.
             max_bytes: at most this much output; 0 is 1 MiB, which is also the most.
             wait: until there is output, or the end, or for this long (at most 60 s); otherwise answer now.
+            holder: a name of one's own, for a command that waits for its readers: what is before `since` is used up,
+                and nothing from there on is dropped. See `acknowledge`.
 
         Raises:
             NotFoundError, OutOfRangeError, InvalidRequestError.
+            ValueError: a holder, and an execution that waits for none.
         """
+        self._check_holder(holder)
         request = wire.PollRequest(
             exec_id=self.exec_id,
             max_bytes=max_bytes,
             wait=duration(wait),
             channels=channel_numbers(channels),
             caller=self._owner,
+            holder=holder,
         )
         set_start(request, since, tail_lines, tail_bytes)
         timeout = self._rpc.timeout + seconds(wait)
@@ -81,7 +122,7 @@ class ExecutionHandle:
         return poll_result(reply)
 
     def wait(self, timeout: Seconds | None = None) -> Execution:
-        """Wait for the end, without its output.
+        """Wait for the end, without its output. A command that waits for its readers needs one: see `output`.
 
         Args:
             timeout: how long to wait here; the command's own timeout is another thing.
@@ -116,6 +157,7 @@ class ExecutionHandle:
         tail_bytes: int | None = ...,
         channels: Collection[Channel] = ...,
         gaps: Literal[False] = ...,
+        holder: str | None = ...,
     ) -> OutputStream[OutputChunk]: ...
 
     @overload
@@ -127,6 +169,7 @@ class ExecutionHandle:
         tail_bytes: int | None = ...,
         channels: Collection[Channel] = ...,
         gaps: Literal[True],
+        holder: str | None = ...,
     ) -> OutputStream[OutputChunk | Gap]: ...
 
     def output(
@@ -137,15 +180,27 @@ class ExecutionHandle:
         tail_bytes: int | None = None,
         channels: Collection[Channel] = (),
         gaps: bool = False,
+        holder: str | None = None,
     ) -> OutputStream[Any]:
         """The output as it appears, from the start or from an offset or a tail, until the end.
+
+        A command that was started with on_overflow="wait" waits for this reader, unless the execution is another
+        caller's, or the credential may only read.
 
         Args:
             since: the offset to begin at.
             tail_lines, tail_bytes: begin at the newest so many instead.
             channels: only these; all by default.
             gaps: give `Gap` objects where output is no longer kept, instead of raising OutputGapError.
+            holder: the name under which the command waits for this reader; made up when left out. "" waits for nobody.
+
+        Raises:
+            ValueError: a holder, and an execution that waits for none.
         """
+        self._check_holder(holder)
+        may_only_look = holder is None
+        if holder is None:
+            holder = uuid.uuid4().hex if self._waits and not self._owner else ""
         request = follow_request(
             self.exec_id,
             since=since,
@@ -153,10 +208,12 @@ class ExecutionHandle:
             tail_bytes=tail_bytes,
             channels=channels,
             owner=self._owner,
+            holder=holder,
         )
         start = None if request.WhichOneof("start") != "offset" else since
-        follow = Follow(self._rpc, request, patience=self._patience)
-        return OutputStream(follow, Tally(start, channels), self.execution, gaps=gaps)
+        follow = Follow(self._rpc, request, patience=self._patience, may_only_look=may_only_look)
+        hold = Hold(self._rpc, self.exec_id, holder, start or 0, self.execution.max_output_bytes) if holder else None
+        return OutputStream(follow, Tally(start, channels), self.execution, gaps=gaps, hold=hold)
 
     @overload
     def lines(
@@ -233,3 +290,8 @@ class ExecutionHandle:
         """End the command and everything it started: TERM, `kill_grace`, KILL. Returns after TERM; see `wait`."""
         request = wire.CancelRequest(exec_id=self.exec_id, kill_grace=duration(kill_grace), caller=self._owner)
         self.execution = (self._rpc.call(self._rpc.stub.Cancel, request)).execution
+
+    def _check_holder(self, holder: str | None) -> None:
+        """An older server would take the name and hold nothing."""
+        if holder and not (self._waits or self.execution.overflow_waits):
+            raise ValueError(f"holder={holder!r}: {self.exec_id} was not started with on_overflow='wait'")

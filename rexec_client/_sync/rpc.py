@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
-from rexec.v1.execution_service_pb2 import FollowRequest
+from rexec.v1.execution_pb2 import Execution
+from rexec.v1.execution_service_pb2 import FollowRequest, GetRequest, GetServerInfoRequest, PollRequest
 from rexec.v1.execution_service_pb2_grpc import ExecutionServiceStub
 
 from rexec_client._sync import backend
 from rexec_client.backoff import Backoff
 from rexec_client.credentials import Credentials
 from rexec_client.errors import CallError
+from rexec_client.requests import duration
 from rexec_client.status import call_error, is_unanswered
 from rexec_client.tls import Tls
 
@@ -40,6 +43,8 @@ class Rpc:
         self._tls = tls
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
+        self._features: frozenset[str] | None = None
+        self._has_get = True
 
     @property
     def stub(self) -> ExecutionServiceStub:
@@ -84,6 +89,36 @@ class Rpc:
                     log.info("no answer from %s yet; trying for %g s (%s)", self.target, self.patience, error)
                 wait_or_raise(backoff, error)
 
+    def begin(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        *,
+        done: Callable[[bool], None],
+    ) -> Any:
+        """Start a call and go on; `done` hears whether it succeeded. Keep what is returned until then."""
+        return backend.begin_call(method, request, timeout=self.timeout, metadata=self._credentials(), done=done)
+
+    def features(self) -> frozenset[str]:
+        """What the server can do, asked once per channel."""
+        if self._features is None:
+            info = self.call_until_answered(self.stub.GetServerInfo, GetServerInfoRequest())
+            self._features = frozenset(info.features)
+        return self._features
+
+    def get(self, exec_id: str, owner: str, wait: float = 0.0) -> Execution:
+        """An execution as it is now, or as soon as it has ended or waits for a reader."""
+        if wait or self._has_get:
+            request = GetRequest(exec_id=exec_id, caller=owner, wait=duration(wait) if wait else None)
+            try:
+                return (self.call(self.stub.Get, request, timeout=self.timeout + wait)).execution
+            except CallError as error:
+                if wait or error.code != "UNIMPLEMENTED":
+                    raise
+                self._has_get = False  # an older server: its Poll tells the same
+        poll = PollRequest(exec_id=exec_id, offset=0, max_bytes=1, caller=owner)
+        return (self.call(self.stub.Poll, poll)).execution
+
     def follow(self, request: FollowRequest, *, timeout: float) -> backend.FollowCall:
         """One Follow on one connection: see follow.py for one that survives it."""
         return self.stub.Follow(request, timeout=timeout, metadata=self._credentials())
@@ -91,6 +126,7 @@ class Rpc:
     def close(self) -> None:
         with self._lock:
             channel, self._channel = self._channel, None
+            self._features = None
         if channel is not None:
             channel.close()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rexec_client.cli.values import DURATION, PAIR, SIZE
+from rexec_client.cli.values import DURATION, PAIR, SIZE, TEXT
 from rexec_client.errors import InvalidRequestError, PermissionDeniedError, UnauthenticatedError
 
 if TYPE_CHECKING:
@@ -19,17 +19,23 @@ if TYPE_CHECKING:
 
 _DECORATORS = (
     click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[--] COMMAND [ARG]..."),
-    click.option("--shell", metavar="LINE", help="A line for /bin/sh -c, instead of COMMAND."),
-    click.option("--id", "exec_id", metavar="ID", help="Its id; repeating it returns the same execution."),
-    click.option("--cwd", metavar="DIR", help="Absolute directory to start in."),
+    click.option("--shell", type=TEXT, metavar="LINE", help="A line for /bin/sh -c, instead of COMMAND."),
+    click.option("--id", "exec_id", type=TEXT, metavar="ID", help="Its id; repeating it returns the same execution."),
+    click.option("--cwd", type=TEXT, metavar="DIR", help="Absolute directory to start in."),
     click.option("--env", type=PAIR, multiple=True, metavar="K=V", help="Environment variable; repeatable."),
     click.option("--timeout", type=DURATION, metavar="TIME", help="End it after this long, such as 30s or 2h."),
     click.option("--kill-grace", type=DURATION, metavar="TIME", help="Between TERM and KILL.  [5s]"),
     click.option("--label", type=PAIR, multiple=True, metavar="K=V", help="For `rexec list`; repeatable."),
-    click.option("--group", metavar="NAME", help="At most one unfinished execution in this group."),
+    click.option("--group", type=TEXT, metavar="NAME", help="At most one unfinished execution in this group."),
     click.option("--merge-stderr", is_flag=True, help="stderr into stdout, in the command's true order."),
     click.option("--leftovers", type=click.Choice(["kill", "keep"]), help="Processes that outlive it.  [kill]"),
-    click.option("--max-output", type=SIZE, metavar="SIZE", help="Output kept, such as 64M; the oldest goes first."),
+    click.option("--max-output", type=SIZE, metavar="SIZE", help="Output kept, such as 64M."),
+    click.option(
+        "--on-overflow",
+        type=click.Choice(["wait", "drop-oldest", "terminate"]),
+        help="Beyond: the command waits for its reader, the oldest output goes, or the command is ended."
+        "  [run: wait; exec: drop-oldest]",
+    ),
     click.option("--retention", type=DURATION, metavar="TIME", help="How long it is kept after its end."),
 )
 

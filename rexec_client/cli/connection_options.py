@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -10,12 +11,14 @@ import click
 from click.core import ParameterSource
 
 from rexec_client.cli.settings import Settings
+from rexec_client.cli.values import TEXT
 
 _FILE = click.Path(dir_okay=False)
 
 
 def _option(flag: str, metavar: str, text: str, **attributes: Any) -> Callable[..., Any]:
     variable = "REXEC_" + flag.removeprefix("--").replace("-", "_").upper()
+    attributes.setdefault("type", TEXT)
     return click.option(flag, envvar=variable, metavar=metavar, help=f"{text}  [{variable}]", **attributes)
 
 
@@ -43,9 +46,19 @@ def settings_of(ctx: click.Context, options: dict[str, Any]) -> Settings:
     Raises:
         click.UsageError: --no-tls, and files for TLS; those that only the environment names are left aside.
     """
+    _refuse_empty(ctx, options)
     if options["tls"] is False:
         typed = [name for name in _TLS_FILES if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
         if typed:
             raise click.UsageError(f"--no-tls is without certificates: leave out --{typed[0]}.", ctx)
         options |= dict.fromkeys(_TLS_FILES)
     return Settings(**options)
+
+
+def _refuse_empty(ctx: click.Context, options: dict[str, Any]) -> None:
+    """An empty variable is mostly one that was to be set from another, which is not there."""
+    for name, value in options.items():
+        variable = f"REXEC_{name.upper()}"
+        if value == "" or (value is None and os.environ.get(variable) == ""):
+            where = f"--{name.replace('_', '-')}" if value == "" else variable
+            raise click.UsageError(f"{where} is empty: give it a value, or leave it out.", ctx)

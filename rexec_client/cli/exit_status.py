@@ -5,6 +5,7 @@ ended by signal n       128+n, as a shell has it (the library and --json tell it
 program not found       127, as env(1)
 not to be started       126, as env(1)
 lost, or rexec failed   255, as ssh(1)
+output is missing       255, unless --gaps accepts it
 """
 
 from __future__ import annotations
@@ -48,3 +49,11 @@ def remark(execution: Execution) -> str:
             return "lost: what became of the command cannot be known"
         case reason:
             return f"the command was ended: {reason}"
+
+
+def missing_output(count: int) -> str:
+    """The last line where output is not whole: how much is missing, and what would keep it."""
+    return (
+        f"the output is not whole: {count} bytes are no longer kept; "
+        "--on-overflow wait keeps all, a larger --max-output keeps more; --gaps accepts it"
+    )

@@ -7,14 +7,14 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from rexec_client.cli.exit_status import FAILED, NOBODY_READS, exit_status, remark
-from rexec_client.cli.sink import Sink
+from rexec_client.cli.exit_status import FAILED, NOBODY_READS, exit_status, missing_output, remark
 from rexec_client.cli.telling import hush_stdout, tell
 from rexec_client.errors import PreconditionError, RexecError, StdinClosedError
-from rexec_client.output import Channel, OutputChunk
+from rexec_client.output import Gap, OutputChunk
 
 if TYPE_CHECKING:
-    from rexec_client import AsyncExecutionHandle, AsyncOutputStream, Gap
+    from rexec_client import AsyncExecutionHandle, AsyncOutputStream
+    from rexec_client.cli.presentation import Presentation
     from rexec_client.cli.source import Source
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -23,20 +23,36 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Foreground:
     """Shows one execution until it ends or the person leaves it."""
 
-    def __init__(self, handle: AsyncExecutionHandle, stream: AsyncOutputStream[OutputChunk | Gap], *, owns: bool):
-        """`owns`: signals and a broken pipe are for the command, as for one that runs here; else only for the show."""
+    def __init__(
+        self,
+        handle: AsyncExecutionHandle,
+        stream: AsyncOutputStream[OutputChunk | Gap],
+        presentation: Presentation,
+        *,
+        owns: bool,
+        gaps: bool,
+    ) -> None:
+        """Show `stream`.
+
+        Args:
+            owns: signals and a broken pipe are for the command, as for one that runs here; else only for the show.
+            gaps: missing output is accepted.
+        """
         self._handle = handle
         self._stream = stream
+        self._presentation = presentation
         self._owns = owns
-        self._sinks = {Channel.STDOUT: Sink(1), Channel.STDERR: Sink(2)}
+        self._gaps = gaps
+        self._missing = 0
         self._helpers: set[asyncio.Task[None]] = set()
         self._signals_seen = 0
         self._left_by = 0
 
-    async def watch(self, source: Source | None, come_back: Callable[[int], str]) -> int:
+    async def watch(self, source: Source | None, come_back: Callable[[int, bool], str]) -> int:
         """Show the output, forward the input, and return the exit status.
 
-        `come_back` makes the words for whoever leaves before the end, from the offset that was reached.
+        `come_back` makes the words for leaving before the end, from the offset that was reached, and True when the
+        command waits for its reader from now on.
         """
         self._showing = asyncio.ensure_future(self._show())
         if source is not None:
@@ -47,26 +63,29 @@ class Foreground:
         except asyncio.CancelledError:
             if not self._left_by:
                 raise
-            tell(come_back(self._stream.next_offset))
-            return 128 + self._left_by
+            return await self._leave(come_back)
         except BrokenPipeError:
             return await self._nobody_reads()
         except OSError as error:
-            tell(f"output cannot be written: {error.strerror}. {come_back(self._stream.next_offset)}")
+            parting = come_back(self._stream.next_offset, bool(self._stream.holder))
+            tell(f"output cannot be written: {error.strerror}. {parting}")
             return FAILED
         finally:
             await self._stop()
         if text := remark(self._stream.execution):
             tell(text)
+        if self._missing and not self._gaps:
+            tell(missing_output(self._missing))
+            return FAILED
         return exit_status(self._stream.execution)
 
     async def _show(self) -> None:
         async with self._stream as stream:
             async for piece in stream:
-                if isinstance(piece, OutputChunk):
-                    await self._sinks[piece.channel].write(piece.data)
-                else:
-                    tell(f"{piece.size} bytes of output, offsets {piece.start} to {piece.end}, are no longer kept")
+                if isinstance(piece, Gap):
+                    self._missing += piece.size
+                await self._presentation.show(piece)
+        await self._presentation.end(self._stream.execution, self._missing)
 
     async def _forward(self, source: Source) -> None:
         """Input to the command, as fast as it reads."""
@@ -92,7 +111,24 @@ class Foreground:
         hush_stdout()
         if self._owns:
             await self._send(signal.SIGPIPE)
+            await self._release()
         return NOBODY_READS
+
+    async def _leave(self, come_back: Callable[[int, bool], str]) -> int:
+        """The person leaves before the end: what was their own command goes on without them."""
+        waits = not await self._release() if self._owns else bool(self._stream.holder)
+        if self._missing and not self._gaps:
+            tell(missing_output(self._missing))
+        tell(come_back(self._stream.next_offset, waits))
+        return 128 + self._left_by
+
+    async def _release(self) -> bool:
+        """True when the command waits for this reader no more, or never did."""
+        try:
+            await self._stream.release()
+        except RexecError:
+            return False
+        return True
 
     def _on_signal(self, number: int) -> None:
         self._signals_seen += 1

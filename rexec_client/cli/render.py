@@ -33,7 +33,7 @@ def poll_document(result: PollResult) -> dict[str, Any]:
     """A PollResponse as JSON has it."""
     return {
         "execution": document(result.execution),
-        "chunks": [_chunk_document(chunk) for chunk in result.chunks],
+        "chunks": [chunk_document(chunk) for chunk in result.chunks],
         "next_offset": str(result.next_offset),
         "skipped_bytes": str(result.skipped_bytes),
         "eof": result.eof,
@@ -60,11 +60,13 @@ def print_poll(result: PollResult) -> None:
     """Output where it belongs, and one line about the rest."""
     for chunk in result.chunks:
         _write(1 if chunk.channel is Channel.STDOUT else 2, chunk.data)
-    if result.skipped_bytes:
-        tell(f"{result.skipped_bytes} bytes before this are no longer kept")
     execution = result.execution
-    outcome = f", {_outcome(execution)}" if is_ended(execution) else ""
-    tell(f"{execution.exec_id} {state_name(execution)}{outcome}; {_took(execution)}; next offset {result.next_offset}")
+    outcome = f", {_outcome(execution)}" if is_ended(execution) else _waiting(execution)
+    held = f"; {limit_text(execution)}" if execution.overflow_waits and not is_ended(execution) else ""
+    tell(
+        f"{execution.exec_id} {state_name(execution)}{outcome}; {_took(execution)}{held}; "
+        f"next offset {result.next_offset}"
+    )
 
 
 def print_table(executions: Sequence[Execution], *, callers: bool) -> None:
@@ -79,11 +81,44 @@ def print_table(executions: Sequence[Execution], *, callers: bool) -> None:
         table.add_column(column, no_wrap=True)
     table.add_column("COMMAND", no_wrap=True, overflow="ellipsis")
     for execution in executions:
-        state = Text(state_name(execution), style=STYLES.get(state_name(execution), ""))
+        state = Text(f"{state_name(execution)}{_waiting(execution)}", style=STYLES.get(state_name(execution), ""))
         caller = [Text(execution.caller)] if callers else []
         cells = (_outcome(execution), _age(execution), _took(execution), command_text(execution))
         table.add_row(Text(execution.exec_id), *caller, state, *map(Text, cells))
     console.print(table)
+
+
+def execution_pairs(execution: Execution) -> dict[str, Any]:
+    """What is known of an execution, for a person."""
+    ended = is_ended(execution)
+    pairs = {
+        "id": execution.exec_id,
+        "caller": execution.caller,
+        "command": command_text(execution),
+        "state": state_name(execution),
+        "end": _outcome(execution) if ended else "",
+        "waits for": waiting_text(execution),
+        "age": _age(execution),
+        "took": _took(execution),
+        "output": f"{execution.log_end_offset} bytes, kept from offset {execution.log_start_offset}",
+        "limit": limit_text(execution) if execution.max_output_bytes else "",
+    }
+    return {name: value for name, value in pairs.items() if value}
+
+
+def limit_text(execution: Execution) -> str:
+    """How much output is kept, and what happens beyond."""
+    if not execution.overflow_waits:
+        return f"{execution.max_output_bytes} bytes kept"
+    return f"{execution.max_output_bytes} bytes kept, then it waits; held from offset {execution.held_offset}"
+
+
+def waiting_text(execution: Execution) -> str:
+    """The reason why it makes no progress; empty when it does not wait."""
+    if not execution.waiting:
+        return ""
+    kind = {1: "its reader", 2: "space on the disk"}.get(execution.waiting, "something")
+    return f"{kind}: {execution.waiting_message}" if execution.waiting_message else kind
 
 
 def command_text(execution: Execution) -> str:
@@ -92,7 +127,8 @@ def command_text(execution: Execution) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
 
 
-def _chunk_document(chunk: OutputChunk) -> dict[str, Any]:
+def chunk_document(chunk: OutputChunk) -> dict[str, Any]:
+    """A chunk as JSON has it: as text where it is UTF-8, else in base64."""
     head = {"channel": f"CHANNEL_{chunk.channel.name}", "offset": str(chunk.offset)}
     if chunk.time is not None:
         head["read_time"] = chunk.time.isoformat().replace("+00:00", "Z")
@@ -113,6 +149,10 @@ def _outcome(execution: Execution) -> str:
             return execution.start_error.errno
     reason = reason_name(execution)
     return ended if reason in ("exited", "signaled") else f"{ended}, {reason}"
+
+
+def _waiting(execution: Execution) -> str:
+    return f", waits for {waiting_text(execution)}" if execution.waiting else ""
 
 
 def _age(execution: Execution) -> str:

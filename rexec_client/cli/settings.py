@@ -65,6 +65,11 @@ class Settings:
                 yield f"--{flag}={value}"
 
 
+def _may_name_owner(values: dict[str, Any]) -> bool:
+    """True when the command has an option --owner, which was not given."""
+    return "owner" in values and not values["owner"]
+
+
 def pass_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the settings, and whoever typed it a line of words for what it raises."""
 
@@ -74,6 +79,6 @@ def pass_settings(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(settings, **values)
         except RexecError as error:
-            raise click.ClickException(explain(error, settings, may_name_owner=values.get("owner") == "")) from error
+            raise click.ClickException(explain(error, settings, may_name_owner=_may_name_owner(values))) from error
 
     return functools.update_wrapper(command, function)

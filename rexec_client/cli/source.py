@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import select
 import stat
+import termios
 
 from rexec_client.cli.readiness import readable
 
@@ -47,6 +50,24 @@ class Source:
         """True when the end is here already. Takes what there is instead: for whoever has no use for it."""
         ready, _, _ = select.select([self._fd], [], [], 0)
         return bool(ready) and not await self.read()
+
+
+def has_input(fd: int = 0) -> bool:
+    """True when there certainly are bytes on standard input that a reader would get. Takes none, and never waits.
+
+    Of a file only one that is at its beginning counts: in `while read` the rest of it is the loop's.
+    """
+    try:
+        info = os.fstat(fd)
+        if stat.S_ISREG(info.st_mode):
+            return info.st_size > 0 and os.lseek(fd, 0, os.SEEK_CUR) == 0
+        if not (stat.S_ISFIFO(info.st_mode) or stat.S_ISSOCK(info.st_mode)):
+            return False
+        count = array.array("i", [0])
+        fcntl.ioctl(fd, termios.FIONREAD, count)
+    except OSError:
+        return False
+    return count[0] > 0
 
 
 def open_source(fd: int = 0) -> Source | None:

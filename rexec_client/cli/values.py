@@ -33,7 +33,10 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since cli
         match = re.fullmatch(r"(\d+)([kmg]?)(i?b)?", str(value).strip().lower())
         if not match:
             self.fail(f"{value!r} is not a size such as 64k, 10M or 1G.", param, ctx)
-        return int(match[1]) * _SIZES[match[2]]
+        size = int(match[1]) * _SIZES[match[2]]
+        if not 0 < size < 1 << 63:
+            self.fail(f"{value!r} is not a size from 1 to 8E; left out, it is the server's default.", param, ctx)
+        return size
 
 
 class Pair(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.3
@@ -48,6 +51,17 @@ class Pair(click.ParamType):  # type: ignore[type-arg]  # generic only since cli
         if not key or not equals:
             self.fail(f"{value!r} is not KEY=VALUE.", param, ctx)
         return key, rest
+
+
+class Text(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.3
+    """Anything but nothing: an empty word is usually a variable that is not set, and would be taken for no option."""
+
+    name = "text"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value:
+            self.fail("it is empty: give a value, or leave the option out.", param, ctx)
+        return str(value)
 
 
 class SignalNumber(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.3
@@ -67,4 +81,4 @@ class SignalNumber(click.ParamType):  # type: ignore[type-arg]  # generic only s
         return names[text.removeprefix("SIG")]
 
 
-DURATION, SIZE, PAIR, SIGNAL = Duration(), Size(), Pair(), SignalNumber()
+DURATION, SIZE, PAIR, SIGNAL, TEXT = Duration(), Size(), Pair(), SignalNumber(), Text()

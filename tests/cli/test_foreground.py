@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -136,13 +137,55 @@ def test_exit_statuses(fake: FakeServer, state: pb.Execution, status: int, said:
     assert bool(said) == bool(err)
 
 
-def test_a_gap_is_told_and_the_status_is_still_the_commands(fake: FakeServer) -> None:
-    """Output that is gone is said on stderr, never left out silently."""
+@pytest.mark.parametrize("command", [["run", "--", "foo"], ["follow", "x"]], ids=str)
+def test_output_that_is_not_whole_is_no_success(fake: FakeServer, command: list[str]) -> None:
+    """Whatever the command returned: 255, and one last line for all gaps, with what keeps more; --gaps accepts it."""
     log, chunks = counted(10)
-    fake.on("Follow", follow(gap(0, chunks[5].offset), output(*chunks[5:]), end(ended(log))))
-    code, out, err = rexec(fake, "run", "--", "foo")
-    assert (code, out) == (0, log[chunks[5].offset :])
-    assert f"{chunks[5].offset} bytes of output" in err
+    state = failed(exit_code=7, reason=pb.REASON_EXITED)
+    state.log_end_offset = state.totals[0].bytes_produced = len(log)
+    gaps = [gap(chunks[at].offset, chunks[at + 1].offset) for at in (2, 4)]
+    steps = [output(*chunks[:2]), gaps[0], output(chunks[3]), gaps[1], output(*chunks[5:]), end(state)]
+    fake.on("Follow", follow(*steps))
+    code, out, err = rexec(fake, *command)
+    assert (code, out) == (255, b"".join(chunk.data for chunk in [*chunks[:2], chunks[3], *chunks[5:]]))
+    assert err == (
+        "rexec: the output is not whole: 14 bytes are no longer kept; "
+        "--on-overflow wait keeps all, a larger --max-output keeps more; --gaps accepts it\n"
+    )
+    assert rexec(fake, command[0], "--gaps", *command[1:]) == (7, out, "")
+
+
+def failed_after(log: bytes) -> pb.Execution:
+    return ended(log, state=pb.STATE_FAILED, signal=9, reason=pb.REASON_SIGNALED)
+
+
+@pytest.mark.parametrize("command", [["run", "--json", "--", "foo"], ["follow", "x", "--json"]], ids=str)
+def test_json_has_the_commands_own_code(fake: FakeServer, command: list[str]) -> None:
+    """An object a line, and the last one tells the end apart from what is missing."""
+    log, chunks = counted(3)
+    fake.on("Follow", follow(gap(0, chunks[1].offset), output(*chunks[1:]), end(ended(log))))
+    code, out, err = rexec(fake, *command)
+    first, *middle, last = map(json.loads, out.splitlines())
+    assert first == {"gap": {"start_offset": "0", "end_offset": "7"}}
+    assert middle[0] == {"channel": "CHANNEL_STDOUT", "offset": "7", "text": "line 1\n"}
+    assert (last["exit_code"], last["signal"], last["missing_bytes"]) == (0, None, 7)
+    assert last["execution"]["state"] == "STATE_SUCCEEDED"
+    assert (code, err.count("\n")) == (255, 1)
+    fake.on("Follow", follow(output(*chunks), end(failed_after(log))))
+    code, out, err = rexec(fake, *command)
+    last = json.loads(out.splitlines()[-1])
+    assert (last["exit_code"], last["signal"], last["missing_bytes"], code, err) == (None, 9, 0, 137, "")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
+def test_a_poll_that_is_not_whole_is_no_success(fake: FakeServer, options: list[str]) -> None:
+    """What was asked for and is no longer kept is told last, unless it is accepted."""
+    state = wire.PollResponse(execution=execution(b"abc"), chunks=[chunk(2, b"c")], next_offset=3, skipped_bytes=2)
+    fake.on("Poll", reply(state))
+    code, out, err = rexec(fake, "poll", "x", "--since", "0", *options)
+    assert code == 255
+    assert err.splitlines()[-1].startswith("rexec: the output is not whole: 2 bytes")
+    assert rexec(fake, "poll", "x", "--since", "0", "--gaps", *options)[:2] == (0, out)
 
 
 def test_a_lost_connection_is_told_and_resumed(fake: FakeServer) -> None:

@@ -69,6 +69,14 @@ class FakeServer(ExecutionServiceServicer):
     def Exec(self, request, context):  # noqa: N802
         return self._answer("Exec", request, context)
 
+    def Get(self, request, context):  # noqa: N802
+        if "Get" not in self.script:  # as a server before Get: the client asks with Poll
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no Get here")
+        return self._answer("Get", request, context)
+
+    def Acknowledge(self, request, context):  # noqa: N802
+        return self._answer("Acknowledge", request, context)
+
     def Poll(self, request, context):  # noqa: N802
         return self._answer("Poll", request, context)
 
@@ -91,6 +99,8 @@ class FakeServer(ExecutionServiceServicer):
         return self._answer("Delete", request, context)
 
     def GetServerInfo(self, request, context):  # noqa: N802
+        if "GetServerInfo" not in self.script:  # one without features
+            return wire.GetServerInfoResponse()
         return self._answer("GetServerInfo", request, context)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from rexec_client.cli.reading_options import owner_option
 from rexec_client.cli.settings import Settings, pass_settings
 from rexec_client.cli.values import DURATION
 
@@ -12,12 +13,14 @@ from rexec_client.cli.values import DURATION
 @click.argument("exec_ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--kill-grace", type=DURATION, metavar="TIME", help="Between TERM and KILL.  [the execution's own]")
 @click.option("--wait", is_flag=True, help="Return when they have ended.")
-@click.option("--owner", default="", metavar="CALLER", help="Whose executions, for operators.")
+@owner_option
 @pass_settings
-def command(settings: Settings, exec_ids: tuple[str, ...], kill_grace: float | None, wait: bool, owner: str) -> None:
+def command(
+    settings: Settings, exec_ids: tuple[str, ...], kill_grace: float | None, wait: bool, owner: str | None
+) -> None:
     """End executions and everything that they started: TERM, a grace, KILL."""
     with settings.client() as client:
-        handles = [client.attach(exec_id, owner=owner) for exec_id in exec_ids]
+        handles = [client.attach(exec_id, owner=owner or "") for exec_id in exec_ids]
         for handle in handles:
             handle.cancel(kill_grace=kill_grace)
         for handle in handles if wait else ():

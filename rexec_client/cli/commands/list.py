@@ -7,7 +7,7 @@ from itertools import islice
 import click
 
 from rexec_client.cli.settings import Settings, pass_settings
-from rexec_client.cli.values import PAIR
+from rexec_client.cli.values import PAIR, TEXT
 
 STATES = ("starting", "running", "succeeded", "failed", "lost")
 
@@ -15,7 +15,7 @@ STATES = ("starting", "running", "succeeded", "failed", "lost")
 @click.command("list")
 @click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only in this state; repeatable.")
 @click.option("--label", type=PAIR, multiple=True, metavar="K=V", help="Only with this label; repeatable.")
-@click.option("--group", default="", metavar="NAME", help="Only in this exclusive group.")
+@click.option("--group", type=TEXT, metavar="NAME", help="Only in this exclusive group.")
 @click.option("--all-callers", is_flag=True, help="Everybody's, for operators.")
 @click.option("--limit", type=click.IntRange(min=0), default=50, help="At most so many; 0 is all.  [50]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
@@ -24,7 +24,7 @@ def command(
     settings: Settings,
     states: tuple[str, ...],
     label: tuple[tuple[str, str], ...],
-    group: str,
+    group: str | None,
     all_callers: bool,
     limit: int,
     as_json: bool,
@@ -38,7 +38,7 @@ def command(
         found = client.list(
             states=[State.Value(f"STATE_{state.upper()}") for state in states],
             labels=dict(label),
-            exclusive_group=group,
+            exclusive_group=group or "",
             owner="*" if all_callers else "",
             page_size=min(limit or 1000, 1000),
         )

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rexec_client.cli.command_options import Command, command_options, parse
+from rexec_client.cli.reading_options import gaps_option, lines_option
 from rexec_client.cli.settings import Settings, pass_settings
 from rexec_client.cli.source import Source, open_source, small_file
-from rexec_client.cli.stdin_refusal import settle_for_less
+from rexec_client.cli.stdin_refusal import refuse_new_input, settle_for_less
 from rexec_client.cli.telling import Announcer, tell
 from rexec_client.cli.values import DURATION
 from rexec_client.errors import InvalidRequestError
+from rexec_client.executions import is_ended
 
 if TYPE_CHECKING:
     from rexec_client import AsyncClient, AsyncExecutionHandle
@@ -31,35 +33,42 @@ if TYPE_CHECKING:
     help="End it when nobody has followed it for TIME [30s]. Write the = and the --.",
 )
 @click.option("--no-stdin", "-n", is_flag=True, help="No input. In a `while read` loop it would eat the loop's.")
+@gaps_option
+@lines_option
 @pass_settings
-def command(settings: Settings, /, die_with_client: float | None, no_stdin: bool, **values: Any) -> int:
+def command(
+    settings: Settings, /, die_with_client: float | None, no_stdin: bool, gaps: bool, as_json: bool, **values: Any
+) -> int:
     """Run a command and show it as if it ran here.
 
     Standard output and standard error stay apart, standard input is passed on, Ctrl-C goes to the command; a
     second Ctrl-C leaves it running and says how to come back. A command that may have no input gets none from a
-    terminal; input that it cannot have is refused.
+    terminal; input that it cannot have is refused. It waits while its output is not read, as it would here.
 
     \b
     Exit status:  the command's own; 128+n when signal n ended it;
                   127 when there is no such program; 126 when it cannot be started;
-                  255 when it is lost, or when rexec itself failed.
+                  255 when it is lost, when output is missing (unless --gaps), or when rexec itself failed.
     """
     wanted = parse(**values)
     if die_with_client is not None:
         wanted.options["unattended_timeout"] = die_with_client
-    return asyncio.run(_run(settings, wanted, forward=not no_stdin))
+    return asyncio.run(_run(settings, wanted, forward=not no_stdin, gaps=gaps, as_json=as_json))
 
 
-async def _run(settings: Settings, wanted: Command, *, forward: bool) -> int:
+async def _run(settings: Settings, wanted: Command, *, forward: bool, **showing: bool) -> int:
     source = _prepare_stdin(wanted) if forward else None
     # Made here and not in the library, so that whoever interrupts the very first call can be told it.
     exec_id = wanted.options.setdefault("exec_id", uuid.uuid4().hex)
     with Announcer():
-        return await _start_and_watch(settings, wanted, source, exec_id)
+        return await _start_and_watch(settings, wanted, source, exec_id, **showing)
 
 
-async def _start_and_watch(settings: Settings, wanted: Command, source: Source | None, exec_id: str) -> int:
+async def _start_and_watch(
+    settings: Settings, wanted: Command, source: Source | None, exec_id: str, *, gaps: bool, as_json: bool
+) -> int:
     from rexec_client.cli.foreground import Foreground
+    from rexec_client.cli.presentation import JsonLines, Streams
 
     async with settings.async_client() as client:
         try:
@@ -68,13 +77,28 @@ async def _start_and_watch(settings: Settings, wanted: Command, source: Source |
             await settle_for_less(wanted, source, error)
             source = None
             handle = await _start(client, settings, wanted, stdin=False)
-        foreground = Foreground(handle, handle.output(gaps=True), owns=True)
-        return await foreground.watch(source, lambda offset: _come_back(settings, wanted, exec_id, offset))
+        if handle.already_existed and wanted.named:
+            _tell_of_replay(handle, source)
+        presentation = JsonLines() if as_json else Streams()
+        foreground = Foreground(handle, handle.output(gaps=True), presentation, owns=True, gaps=gaps)
+        return await foreground.watch(source, lambda *where: _come_back(settings, wanted, exec_id, *where))
+
+
+def _tell_of_replay(handle: AsyncExecutionHandle, source: Source | None) -> None:
+    """The command is not run again: what it wrote is shown again, and new input is refused."""
+    if is_ended(handle.execution):
+        tell(f"{handle.exec_id} already ran; replaying its output")
+    else:
+        tell(f"{handle.exec_id} already runs; showing its output from the start")
+    if source is not None:
+        refuse_new_input(handle.execution)
 
 
 async def _start(client: AsyncClient, settings: Settings, wanted: Command, *, stdin: bool) -> AsyncExecutionHandle:
     try:
         with wanted.starting():
+            if "on_overflow" not in wanted.options and await client.supports("overflow_wait"):
+                wanted.options["on_overflow"] = "wait"
             return await client.start(wanted.args, stdin=stdin, **wanted.options)
     except asyncio.CancelledError:
         come_back = settings.command_line("poll", wanted.options["exec_id"])
@@ -93,8 +117,10 @@ def _prepare_stdin(wanted: Command) -> Source | None:
     return None
 
 
-def _come_back(settings: Settings, wanted: Command, exec_id: str, offset: int) -> str:
+def _come_back(settings: Settings, wanted: Command, exec_id: str, offset: int, waits: bool) -> str:
     line = settings.command_line("follow", exec_id, "--since", str(offset))
     if "unattended_timeout" in wanted.options:
         return f"detached; it is ended in {wanted.options['unattended_timeout']:g} s unless followed: {line}"
+    if waits:
+        return f"detached; it goes on until its output is full, and then waits for a reader. Come back: {line}"
     return f"detached; it goes on. Come back: {line}"

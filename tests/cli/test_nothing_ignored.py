@@ -1,0 +1,160 @@
+"""What is given to `rexec` is used, or refused: never silently dropped."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from grpc import StatusCode
+
+from tests.client.fakes import FakeServer, chunk, end, ended, execution, follow, output, refuse, reply, wire
+
+WITHIN = 60
+
+
+@pytest.fixture
+def ready(fake: FakeServer) -> FakeServer:
+    fake.on("Exec", lambda request, context: wire.ExecResponse(execution=execution(exec_id=request.exec_id)))
+    fake.on("Poll", reply(wire.PollResponse(execution=execution())))
+    fake.on("Follow", follow(end(ended())))
+    return fake
+
+
+def rexec(fake: FakeServer, *arguments: str, **options) -> tuple[int, bytes, str]:
+    """Exit status, stdout, stderr."""
+    if "input" not in options:
+        options.setdefault("stdin", subprocess.DEVNULL)
+    line = [sys.executable, "-m", "rexec_client", "--target", fake.target, *arguments]
+    done = subprocess.run(line, capture_output=True, timeout=WITHIN, **options)
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+def full_pipe(data: bytes) -> tuple[int, int]:
+    """A pipe that has these bytes, and whose writer is still there."""
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    return reader, writer
+
+
+def test_input_for_exec_is_refused_and_left_there(ready: FakeServer, tmp_path: Path) -> None:
+    """A pipe, a socket and a file with bytes: nothing starts, the words say what to type, and nothing was taken."""
+    reader, writer = full_pipe(b"important")
+    ours, theirs = socket.socketpair()
+    ours.send(b"important")
+    (tmp_path / "file").write_bytes(b"important")
+    with open(tmp_path / "file", "rb") as file, ours, theirs:
+        for stdin in (reader, theirs.fileno(), file.fileno()):
+            code, out, err = rexec(ready, "exec", "--", "cat", stdin=stdin)
+            assert (code, out) == (255, b"")
+            assert "no input, and there is some on standard input; use `rexec run`" in err
+            assert os.read(stdin, 100) == b"important"
+    os.close(reader)
+    os.close(writer)
+    assert ready.sent(wire.ExecRequest) == []
+
+
+def test_exec_starts_where_nothing_can_be_lost(ready: FakeServer, tmp_path: Path) -> None:
+    """/dev/null, nothing at all, a terminal, an empty file, pipes that are silent or at their end, and -n."""
+    (tmp_path / "empty").touch()
+    silent, writer = os.pipe()
+    ended_pipe, closed = os.pipe()
+    os.close(closed)
+    full, filler = full_pipe(b"the loop's")
+    master, slave = os.openpty()
+    with open(tmp_path / "empty", "rb") as empty:
+        for stdin in (subprocess.DEVNULL, empty, silent, ended_pipe, slave):
+            assert rexec(ready, "exec", "--id", "mine", "--", "x", stdin=stdin) == (0, b"mine\n", "")
+        assert rexec(ready, "exec", "-n", "--id", "mine", "--", "x", stdin=full) == (0, b"mine\n", "")
+    assert os.read(full, 100) == b"the loop's"
+    for fd in (silent, writer, ended_pipe, full, filler, master, slave):
+        os.close(fd)
+
+
+def test_exec_in_a_loop_over_a_file_takes_nothing_from_it(ready: FakeServer, tmp_path: Path) -> None:
+    """`while read`: the rest of the file is the loop's, and each line starts a command."""
+    (tmp_path / "hosts").write_text("a\nb\nc\n")
+    line = f"{sys.executable} -m rexec_client --target {ready.target} exec --id $name -- x"
+    script = f"while read -r name; do {line}; done < hosts"
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=WITHIN,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.stdout, done.stderr) == (b"a\nb\nc\n", b"")
+
+
+def test_a_replay_says_so(ready: FakeServer) -> None:
+    """The second `run` of an id shows the output again, and says that nothing was run; a made up id says nothing."""
+    again = wire.ExecResponse(execution=ended(exec_id="same", exit_code=0, state=3), already_existed=True)
+    ready.on("Exec", reply(again))
+    ready.on("Follow", follow(output(chunk(0, b"old\n")), end(ended(b"old\n"))))
+    code, out, err = rexec(ready, "run", "--id", "same", "--", "cat")
+    assert (code, out, err) == (0, b"old\n", "rexec: same already ran; replaying its output\n")
+    assert rexec(ready, "run", "--", "cat") == (0, b"old\n", "")
+    assert "same was started before: nothing was started now" in rexec(ready, "exec", "--id", "same", "--", "cat")[2]
+
+
+def test_new_input_for_a_replay_is_refused(ready: FakeServer) -> None:
+    """It would be dropped: the command had its input then. An empty pipe, and -n, have nothing to be dropped."""
+    again = wire.ExecResponse(execution=ended(exec_id="same", exit_code=0, state=3), already_existed=True)
+    ready.on("Exec", reply(again))
+    code, out, err = rexec(ready, "run", "--id", "same", "--", "cat", input=b"new\n")
+    assert (code, out) == (255, b"")
+    assert "it has been given its input, and takes no more" in err
+    assert ready.sent(wire.WriteStdinRequest) == []
+    assert rexec(ready, "run", "--id", "same", "--", "cat", input=b"")[0] == 0
+    assert rexec(ready, "run", "-n", "--id", "same", "--", "cat", input=b"new\n")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--id", "", "--", "x"],
+        ["exec", "--id", "", "--", "x"],
+        ["run", "--group", "", "--", "x"],
+        ["run", "--cwd", "", "--", "x"],
+        ["run", "--shell", ""],
+        ["run", "--label", "", "--", "x"],
+        ["run", "--env", "", "--", "x"],
+        ["run", "--max-output", "0", "--", "x"],
+        ["list", "--group", ""],
+        ["poll", "x", "--owner", ""],
+        ["cancel", "x", "--owner", ""],
+        ["--caller", "", "info"],
+        ["--target", "", "info"],
+        ["--ca", "", "info"],
+        ["follow", "x", "--since", "1", "--tail", "1"],
+        ["info", "--owner", "bob"],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_or_useless_option_is_an_error(ready: FakeServer, arguments: list[str]) -> None:
+    """An empty word is mostly a variable that is not set: taken for none, the call would mean something else."""
+    code, out, err = rexec(ready, *arguments)
+    assert (code, out, err.count("\n")) == (255, b"", 1)
+    assert ready.requests == []
+
+
+@pytest.mark.parametrize("name", ["TARGET", "CALLER", "KEY_FILE", "AUDIENCE", "CA", "CERT", "KEY"])
+def test_an_empty_variable_is_an_error(ready: FakeServer, name: str) -> None:
+    """`REXEC_TARGET=$HOST` with no HOST must not run the command here. An option beside it counts."""
+    code, _, err = rexec(ready, "info", env=os.environ | {f"REXEC_{name}": ""})
+    if name == "TARGET":
+        assert code == 0  # --target is given
+        line = [sys.executable, "-m", "rexec_client", "info"]
+        done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"REXEC_TARGET": ""})
+        code, err = done.returncode, done.stderr
+    assert code == 255
+    assert f"REXEC_{name} is empty" in err
+
+
+def test_a_refused_start_is_no_replay(ready: FakeServer) -> None:
+    """Nothing is said of a replay where there is none."""
+    ready.on("Exec", refuse(StatusCode.ALREADY_EXISTS, "another request"))
+    assert rexec(ready, "run", "--id", "same", "--", "x")[2] == "rexec: another request (same)\n"
