@@ -6,15 +6,25 @@ import os
 import socket
 
 from rexec_server.config import Config, Listener
+from rexec_server.ingresses import Ingresses
 from rexec_server.policy.files import PolicyError, check_socket_directory
 from rexec_server.rpc.server import RpcServer
 from rexec_server.rpc.tls import ServerTls
 from rexec_server.state_dir import StartRefused
 
 
-def listen_all(server: RpcServer, config: Config) -> list[str]:
+async def listen_all(server: RpcServer, config: Config, ingresses: Ingresses) -> list[str]:
     """Binds every address of the configuration, and returns them as clients write them. StartRefused."""
-    return [listen(server, listener, dev=config.dev) for listener in config.listeners]
+    addresses = []
+    for listener in config.listeners:
+        if not ingresses.needed(listener):
+            addresses.append(listen(server, listener, dev=config.dev))
+            continue
+        try:
+            addresses.append(await ingresses.listen(listener))
+        except (OSError, ValueError) as error:
+            raise StartRefused(str(error)) from error
+    return addresses
 
 
 def listen(server: RpcServer, listener: Listener, *, dev: bool) -> str:

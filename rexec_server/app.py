@@ -22,6 +22,7 @@ from rexec_server.core.waker import Waker
 from rexec_server.engines.launcher import RunnerLauncher
 from rexec_server.engines.local import LocalEngine
 from rexec_server.front import Front
+from rexec_server.ingresses import Ingresses
 from rexec_server.monitoring import Monitoring
 from rexec_server.rpc.auth import CallInterceptor
 from rexec_server.rpc.follow import Drain
@@ -89,9 +90,12 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         interceptor = CallInterceptor(security.authenticator, security.limits, security.recorder)
         outer = monitoring.interceptors
         server = RpcServer(servicer, drain, interceptor, outer=outer, channelz_on=config.channelz, dev=config.dev)
-        addresses = listen_all(server, config)
+        ingresses = Ingresses(server, config)
+        addresses = await listen_all(server, config, ingresses)
         front = await Front.prepare(config, server, addresses)
         await server.start()
+        ingresses.start()
+        stack.push_async_callback(ingresses.stop)
         monitoring.start(executions, index, engine, server)
         stack.push_async_callback(monitoring.stop)
         pruner = asyncio.create_task(_prune(executions))
@@ -103,10 +107,12 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
 
         notify.ready(f"listens on {', '.join(addresses)}")
         await stop.wait()
-        await _leave(config, executions, monitoring, server)
+        await _leave(config, executions, monitoring, server, ingresses)
 
 
-async def _leave(config: Config, executions: Executions, monitoring: Monitoring, server: RpcServer) -> None:
+async def _leave(
+    config: Config, executions: Executions, monitoring: Monitoring, server: RpcServer, ingresses: Ingresses
+) -> None:
     """Says so to everybody, and lets calls finish."""
     monitoring.drain()
     notify.stopping()
@@ -114,6 +120,7 @@ async def _leave(config: Config, executions: Executions, monitoring: Monitoring,
     if config.end_on_stop:
         server.refuse()
         await _end_all(executions)
+    ingresses.refuse()
     await server.drain(config.stop_grace)
 
 

@@ -67,6 +67,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 @click.option("--end-on-stop/--no-end-on-stop", default=None, help="End what runs when the server stops. [go on]")
 @click.option("--start-runner/--no-start-runner", default=None, help="Start rexec-runner when none answers. [start]")
 @click.option("--channelz/--no-channelz", default=None, help="Serve grpc.channelz.v1. [off]")
+@click.option(
+    "--ingress/--no-ingress", default=None, help="Let a process screen connections for tokens; see security.md. [on]"
+)
 @click.option("--gateway", metavar="HOST:PORT", help="Where JSON and the page are served. [127.0.0.1:3000]")
 @click.option("--no-gateway", is_flag=True, default=None, help="Serve gRPC alone.")
 @click.option("--gateway-name", multiple=True, metavar="HOST", help="A host name under which the gateway is known.")

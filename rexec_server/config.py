@@ -31,7 +31,7 @@ DEFAULT_GATEWAY = "127.0.0.1:3000"
 # What only a server that checks its callers has.
 _PRODUCTION = (
     "callers", "policy", "audit", "listener", "tls_cert", "client_ca", "caller_calls", "caller_starts", "all_starts",
-    "failed_auth", "gateway_behind_proxy",
+    "failed_auth", "ingress", "gateway_behind_proxy",
 )  # fmt: skip
 
 
@@ -129,6 +129,7 @@ class Config(BaseModel):
     end_on_stop: bool = False
     start_runner: bool = True
     channelz: bool = False
+    ingress: bool = True
     gateway: str = DEFAULT_GATEWAY
     no_gateway: bool = False
     gateway_name: tuple[str, ...] = ()

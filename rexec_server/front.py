@@ -12,9 +12,9 @@ import sys
 import time
 
 from rexec_server.addresses import listen
+from rexec_server.child import FIRST_FD, Child
 from rexec_server.config import Config, Listener
 from rexec_server.gateway import listener as gateway_listener
-from rexec_server.gateway.child import GatewayProcess
 from rexec_server.policy.files import PolicyError, read_private
 from rexec_server.rpc.server import RpcServer
 from rexec_server.state_dir import StartRefused
@@ -32,7 +32,8 @@ class Front:
     def __init__(self, config: Config, listening: socket.socket, target: str) -> None:
         """StartRefused when its certificate cannot be used."""
         self.url = gateway_listener.url(listening, tls=bool(config.gateway_tls_cert))
-        self._process = GatewayProcess(listening, target, _flags(config))
+        flags = ["--with-parent", "--listen-fd", str(FIRST_FD), "--target", target, *_flags(config)]
+        self._process = Child("gateway", "rexec_server.gateway", flags, [listening])
 
     @classmethod
     async def prepare(cls, config: Config, server: RpcServer, addresses: list[str]) -> Front | None:

@@ -17,6 +17,7 @@ from rexec_server.policy.caller import Authenticator, Caller, Presented
 from rexec_server.policy.limits import CallLimits
 from rexec_server.policy.recorder import Recorder
 from rexec_server.rpc.errors import abort
+from rexec_server.rpc.peer import peer_of
 from rexec_server.rpc.rights import RIGHTS, Right, check
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -88,7 +89,7 @@ class CallInterceptor(ServerInterceptor):
         try:
             caller = self._authenticator.authenticate(_presented(context))
         except (Unauthenticated, NotAllowed) as error:
-            self._recorder.event("unauthenticated", None, peer=context.peer(), call=method, reason=error.message)
+            self._recorder.event("unauthenticated", None, peer=peer_of(context), call=method, reason=error.message)
             raise
         self._limits.take(caller)
         try:
@@ -153,7 +154,7 @@ class CallInterceptor(ServerInterceptor):
         method = _decoded(handler.unary_stream)
 
         async def call(request: Any, context: Context) -> Any:
-            address = context.peer().rpartition(":")[0]
+            address = peer_of(context).rpartition(":")[0]
             if self._open_streams[address] >= MOST_OPEN_STREAMS:
                 await abort(context, Exhausted("open streams", "too many watch from there; ask once", 5.0))
             self._open_streams[address] += 1
@@ -201,7 +202,7 @@ def _presented(context: Context) -> Presented:
         ),
         metadata_names=frozenset(name for name, _ in metadata),
         uris=uris,
-        peer=context.peer(),
+        peer=peer_of(context),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 
 import grpc
@@ -17,6 +18,11 @@ from rexec_server.rpc.tls import ServerTls
 
 # Calls that have come and that nobody has looked at yet: as many as may follow at once can come at once.
 _MOST_PENDING = 16_384
+
+# How long a connection may take from its first byte to the client's acknowledgement of our settings.
+ARRIVAL_SECONDS = 10
+
+_MOST_CONNECTIONS = 4096
 
 Interceptor = grpc.aio.ServerInterceptor
 
@@ -40,13 +46,29 @@ OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
     # By default a client that pings an idle stream more often than every 5 minutes is disconnected.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # On by default: of calls that a client begins before it knows how many may be open, some are refused, by chance.
+    ("grpc.http.overload_protection", 0),
+    # The metadata's limits are enforced against settings that the client has acknowledged: one who never does is cut.
+    ("grpc.http2.settings_timeout", ARRIVAL_SECONDS * 1000),
+    # By default a connection may take two minutes to finish its TLS handshake.
+    ("grpc.server_handshake_timeout_ms", ARRIVAL_SECONDS * 1000),
 ]
+
+
+def most_connections() -> int:
+    """Of one listener: so many that descriptors are left for what else we do."""
+    return min(_MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
 _AMONG_STRANGERS = [
-    # Each stream costs some 20 KB before anybody knows who opened it.
+    # Each stream costs memory before its caller is known. With fewer, honest ones wait for those that last.
     ("grpc.max_concurrent_streams", 1024),
 ]
+
+
+def _among_strangers() -> list[tuple[str, int]]:
+    # Where they need no credential to connect; a half-open TLS handshake costs some 26 KB.
+    return [*_AMONG_STRANGERS, ("grpc.max_allowed_incoming_connections", most_connections())]
 
 
 class RpcServer:
@@ -66,7 +88,7 @@ class RpcServer:
         self._drain = drain
         self._interceptor = interceptor
         self._server = grpc.aio.server(
-            interceptors=[*outer, self._interceptor], options=OPTIONS if dev else [*OPTIONS, *_AMONG_STRANGERS]
+            interceptors=[*outer, self._interceptor], options=OPTIONS if dev else [*OPTIONS, *_among_strangers()]
         )
         self._health = health.aio.HealthServicer()
         api_grpc.add_ExecutionServiceServicer_to_server(servicer, self._server)
@@ -87,6 +109,11 @@ class RpcServer:
             return self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: is it in use?") from error
+
+    def listen_for_ingress(self, address: str) -> None:
+        """Binds a unix socket for our own ingress alone: what its connections say of their peer is believed."""
+        credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
+        self._server.add_secure_port(address, credentials)
 
     async def start(self) -> None:
         await self._server.start()
