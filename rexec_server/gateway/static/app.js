@@ -17,7 +17,7 @@ let wasAway = true;
 let unknown = false; // the server asks who the page is, and there is no key
 let asked = false; // once for each caller: whoever closes the question finds it again behind a button
 
-const list = new ExecutionsList(connection);
+const list = new ExecutionsList(connection, (executions) => view.learn(executions));
 const view = new ExecutionView({
   onChange: () => list.feed.refresh(),
   onAgain: openStartForm,

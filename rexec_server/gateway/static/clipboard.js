@@ -1,6 +1,7 @@
 // Copying and downloading.
 
 import * as api from "./api.js";
+import { mayLackItsEnd } from "./format.js";
 
 const PIECE = 1024 * 1024;
 
@@ -24,22 +25,30 @@ export async function copyText(text) {
 }
 
 /**
- * Saves every byte of the log that the server still has, exactly as the command wrote it. A link could not carry the
- * Authorization header; so the pieces are fetched, and the browser keeps a Blob's parts on disk when they are many.
+ * Saves every byte of the log that the server still has, exactly as the command wrote it, and gives how many it has no
+ * more: the name of the file says so. A link could not carry the Authorization header; so the pieces are fetched, and
+ * the browser keeps a Blob's parts on disk when they are many.
  */
 export async function downloadLog(execution, key, onProgress) {
   const parts = [];
   const end = Number(execution.logEndOffset);
-  let offset = Number(execution.logStartOffset);
-  let eof = false;
-  while (!eof && offset < end) {
+  let offset = 0;
+  let missing = 0; // before what is kept, and what was dropped while this goes on
+  while (offset < end) {
     const answer = await api.output(key, offset, PIECE);
     for (const chunk of answer.chunks ?? []) parts.push(api.bytesOf(chunk));
-    eof = answer.eof || Number(answer.nextOffset) <= offset;
+    missing += Number(answer.skippedBytes);
+    if (Number(answer.nextOffset) <= offset) throw new Error(`The server gave nothing from byte ${offset} on.`);
     offset = Number(answer.nextOffset);
     onProgress(Math.min(1, offset / end));
   }
-  save(new Blob(parts, { type: "application/octet-stream" }), `${key.execId}.log`);
+  save(new Blob(parts, { type: "application/octet-stream" }), logName(key, missing, mayLackItsEnd(execution)));
+  return missing;
+}
+
+function logName({ execId }, missing, lacksEnd) {
+  if (missing) return `${execId}.incomplete-${missing}-bytes-missing.log`;
+  return lacksEnd ? `${execId}.incomplete.log` : `${execId}.log`;
 }
 
 function save(blob, name) {

@@ -6,7 +6,9 @@ import { confirm, tell, toast } from "./dialogs.js";
 import { byId, setText } from "./dom.js";
 import { factsOf } from "./facts.js";
 import { Follower } from "./follow.js";
-import { commandOf, count, duration, exitOf, hasEnded, lengthOf, outcomeOf, size, stateOf } from "./format.js";
+import {
+  commandOf, count, duration, exitOf, hasEnded, lengthOf, mayLackItsEnd, outcomeOf, size, stateOf, waitingOf,
+} from "./format.js";
 import { LogBuffer } from "./log-buffer.js";
 import { LogView } from "./log-view.js";
 
@@ -20,6 +22,7 @@ export class ExecutionView {
   #buffer = new LogBuffer();
   #log = new LogView(byId("log"), (place) => this.#placed(place));
   #status = "";
+  #missing = 0; // bytes that could not be shown, as they are no longer kept
   #onChange;
 
   /** `onChange()`: something was done here that the list should show. `onAgain(execution)`: start it once more. */
@@ -47,6 +50,7 @@ export class ExecutionView {
     this.#key = key;
     this.#execution = null; // also lets go of the end of the one before
     this.#status = "connecting";
+    this.#missing = 0;
     byId("nothing").hidden = Boolean(key);
     byId("execution").hidden = !key;
     if (!key) return;
@@ -59,6 +63,22 @@ export class ExecutionView {
 
   get isOpen() {
     return this.#key !== null;
+  }
+
+  /**
+   * Takes from the list's answer how it stands: that it waits, and for what, is not in its stream. The end is.
+   * One that is not in the list, which may be filtered or short, is asked for.
+   */
+  async learn(executions) {
+    const key = this.#key;
+    if (!key || !this.#execution || hasEnded(this.#execution)) return;
+    let now = executions.find(({ caller, execId }) => caller === key.caller && execId === key.execId);
+    try {
+      now ??= await api.get(key);
+    } catch {
+      return; // its stream tells what is wrong
+    }
+    if (key === this.#key && !hasEnded(now)) this.#showExecution(now);
   }
 
   /** To the first line, or to the end and stay there. */
@@ -127,7 +147,7 @@ export class ExecutionView {
     };
     return {
       begins: mine((lost, skipped) => {
-        if (lost) buffer.note(`${size(lost)} of output are no longer kept.`);
+        if (lost) this.#lacks(lost);
         if (skipped) buffer.note(`${size(skipped)} of older output is not shown here; Download has it.`);
       }),
       connected: mine(() => (this.#status = "live")),
@@ -136,7 +156,7 @@ export class ExecutionView {
       chunks: mine((chunks) => {
         for (const { channel, bytes, readTime } of chunks) buffer.write(CHANNELS[channel] ?? "stdout", bytes, readTime);
       }),
-      gap: mine((start, end) => buffer.note(`${size(end - start)} of output are no longer kept.`)),
+      gap: mine((start, end) => this.#lacks(end - start)),
       ended: mine((execution) => this.#ended(execution)),
       refused: mine((error) => {
         this.#status = "";
@@ -145,11 +165,14 @@ export class ExecutionView {
     };
   }
 
+  /** Tells where it is missing, and above the log for as long as that is shown, how much. */
+  #lacks(bytes) {
+    this.#missing += bytes;
+    this.#buffer.note(`${size(bytes)} of output are no longer kept.`);
+  }
+
   #ended(execution) {
-    this.#status = "complete";
-    if (!execution.outputComplete && execution.reason !== "REASON_START_FAILED") {
-      this.#status = "ended; another process still held its output open";
-    }
+    this.#status = endingOf(execution, this.#missing);
     this.#showExecution(execution);
     this.#onChange();
   }
@@ -165,6 +188,7 @@ export class ExecutionView {
     setText(byId("command"), known ? commandOf(execution) : execution.execId);
     const { startError } = execution;
     tell(byId("problem"), startError ? `${startError.errno}: ${startError.message}` : "");
+    tell(byId("waiting"), known && waitingOf(execution) ? execution.waitingMessage || waitingOf(execution) : "");
     byId("cancel").hidden = byId("signal").hidden = !known || hasEnded(execution);
     byId("delete").hidden = !known || !hasEnded(execution) || !this.mayDelete(execution);
     byId("again").hidden = !known;
@@ -187,9 +211,10 @@ export class ExecutionView {
     place.dataset.status = ["live", "complete", "connecting"].includes(this.#status) ? this.#status : "away";
     const newest = dropped ? `the newest ${count(this.#buffer.rows.length)} are here` : "";
     setText(place, [this.#status, `${count(lines)} ${lines === 1 ? "line" : "lines"}`, newest].filter(Boolean).join(" · "));
-    const empty = byId("log-empty");
-    const over = execution && hasEnded(execution);
-    tell(empty, lines || !execution ? "" : over ? "It wrote nothing." : "Nothing written yet.");
+    const lacking = `${size(this.#missing)} of the output are no longer kept: what is shown here is not whole.`;
+    tell(byId("missing"), this.#missing ? lacking : "");
+    setText(byId("log-limit"), execution ? briefLimitOf(execution) : "");
+    tell(byId("log-empty"), execution && !lines && !this.#missing ? emptyOf(execution) : "");
   }
 
   #placed({ stays, below }) {
@@ -203,7 +228,8 @@ export class ExecutionView {
     const inLog = selected.anchorNode && byId("log").contains(selected.anchorNode) && String(selected);
     try {
       await copyText(inLog || this.#buffer.text());
-      toast(inLog ? "Copied what is selected" : "Copied all lines that are loaded");
+      const whole = this.#missing || this.#buffer.dropped ? "; the output is not whole" : "";
+      toast(inLog ? "Copied what is selected" : `Copied all lines that are loaded${whole}`);
     } catch (error) {
       toast(`Not copied: ${error.message}`);
     }
@@ -214,7 +240,8 @@ export class ExecutionView {
     button.disabled = true;
     try {
       const execution = await api.get(this.#key);
-      await downloadLog(execution, this.#key, (part) => setText(button, `${Math.floor(part * 100)} %`));
+      const missing = await downloadLog(execution, this.#key, (part) => setText(button, `${Math.floor(part * 100)} %`));
+      if (missing) toast(`Downloaded without ${size(missing)} that are no longer kept`);
     } catch (error) {
       toast(`Not downloaded: ${error.message}`);
     } finally {
@@ -222,4 +249,22 @@ export class ExecutionView {
       button.disabled = false;
     }
   }
+}
+
+function endingOf(execution, missing) {
+  if (missing) return "ended, not whole";
+  if (!mayLackItsEnd(execution)) return "complete";
+  if (execution.state === "STATE_LOST") return "ended; its last output may be missing";
+  return "ended; another process still held its output open";
+}
+
+function emptyOf(execution) {
+  if (Number(execution.logEndOffset)) return ""; // it comes
+  if (!hasEnded(execution)) return "Nothing written yet.";
+  return execution.state === "STATE_LOST" ? "No output of it is kept." : "It wrote nothing.";
+}
+
+function briefLimitOf({ maxOutputBytes = "0", overflowWaits }) {
+  if (!Number(maxOutputBytes)) return ""; // a server that does not tell
+  return `${overflowWaits ? "waits at" : "keeps"} ${size(Number(maxOutputBytes))}`;
 }

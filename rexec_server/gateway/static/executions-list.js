@@ -3,7 +3,7 @@
 
 import { byId, element, setText } from "./dom.js";
 import { ExecutionsFeed } from "./executions-feed.js";
-import { age, commandOf, count, duration, hasEnded, lengthOf, moment, outcomeOf, stateOf } from "./format.js";
+import { age, commandOf, count, duration, hasEnded, lengthOf, moment, outcomeOf, stateOf, waitingOf } from "./format.js";
 
 const SEARCHED = 1000; // a search looks at least this far back
 
@@ -26,7 +26,8 @@ class Item {
     this.length = element("span", { className: "item-length" });
     this.age = element("time", { className: "item-age" });
     const under = element("span", { className: "item-under" }, this.outcome, this.caller, this.labels, this.length, this.age);
-    this.link = element("a", { className: "item" }, this.glyph, this.command, under);
+    this.waiting = element("span", { className: "item-waiting" });
+    this.link = element("a", { className: "item" }, this.glyph, this.command, under, this.waiting);
     this.shown = element("li", {}, this.link);
   }
 
@@ -40,6 +41,8 @@ class Item {
     else this.link.removeAttribute("aria-current");
     setText(this.command, commandOf(execution));
     setText(this.outcome, outcomeOf(execution));
+    setText(this.waiting, waitingOf(execution) && (execution.waitingMessage ?? ""));
+    this.waiting.title = this.waiting.textContent;
     setText(this.caller, execution.caller);
     setText(this.labels, Object.entries(execution.labels ?? {}).map((pair) => pair.join("=")).join(" "));
     this.tick();
@@ -64,14 +67,15 @@ export class ExecutionsList {
   #current = "";
   #filter = "all";
 
-  /** `onConnection(error, wait)`: null when the server answers. */
-  constructor(onConnection) {
+  /** `onConnection(error, wait)`: null when the server answers. `onList(executions)`: what it has answered. */
+  constructor(onConnection, onList) {
     this.feed = new ExecutionsFeed({
       list: (executions, more) => {
         this.#executions = executions;
         this.#more = more;
         onConnection(null);
         this.#show();
+        onList(executions);
       },
       away: onConnection,
     });

@@ -10,6 +10,18 @@ function outputOf({ totals = [], logEndOffset = "0", logStartOffset = "0" }) {
   return size(Number(logEndOffset)) + (dropped ? `, of which ${size(dropped)} are no longer kept` : "");
 }
 
+// Whether an execution that does not wait drops its oldest output or is ended, the contract does not tell.
+function limitOf({ maxOutputBytes = "0", overflowWaits, reason }) {
+  if (!Number(maxOutputBytes)) return "";
+  const limit = size(Number(maxOutputBytes));
+  if (overflowWaits) return `${limit} of output; then it waits until its reader has used some up`;
+  if (reason === "REASON_OUTPUT_LIMIT") return `${limit} of output, where it was ended`;
+  return `${limit} of output; then it does not wait: the oldest is dropped, or it is ended`;
+}
+
+const heldOf = ({ overflowWaits, heldOffset = "0", endTime }) =>
+  overflowWaits && !endTime ? `output from byte ${count(Number(heldOffset))} on` : "";
+
 function usageOf({ usage }) {
   if (!usage) return "";
   const processor = (secondsOf(usage.userCpu) + secondsOf(usage.systemCpu)) * 1000;
@@ -29,6 +41,8 @@ const TERMS = [
   ["Ended", (one) => (one.endTime ? moment(one.endTime) : "")],
   ["Kept until", (one) => (one.expireTime ? moment(one.expireTime) : "")],
   ["Output", outputOf],
+  ["Limit", limitOf],
+  ["Held", heldOf],
   ["Used", usageOf],
   ["Left behind", (one) => (one.leftoverProcesses ? `${count(one.leftoverProcesses)} processes` : "")],
   ["Followers", (one) => (one.followers ? String(one.followers) : "")],

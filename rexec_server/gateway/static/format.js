@@ -17,10 +17,21 @@ export const now = () => Date.now() + skew;
 
 const ENDED = { STATE_SUCCEEDED: "succeeded", STATE_FAILED: "failed", STATE_LOST: "lost" };
 
-/** The state as one word, which is also its class: starting, running, succeeded, failed, lost. */
-export const stateOf = ({ state }) => ENDED[state] ?? (state === "STATE_RUNNING" ? "running" : "starting");
+/** The state as one word, which is also its class: starting, running, waiting, succeeded, failed, lost. */
+export function stateOf(execution) {
+  if (waitingOf(execution)) return "waiting";
+  return ENDED[execution.state] ?? (execution.state === "STATE_RUNNING" ? "running" : "starting");
+}
 
 export const hasEnded = ({ state }) => state in ENDED;
+
+const WAITING = { WAITING_UNSPECIFIED: "", WAITING_READER: "waiting for a reader", WAITING_DISK: "waiting for the disk" };
+
+/** What an unfinished one waits for, in a few words; empty when it makes progress. */
+export function waitingOf(execution) {
+  if (hasEnded(execution) || !execution.waiting) return "";
+  return WAITING[execution.waiting] ?? "waiting"; // a newer server may know more reasons
+}
 
 const SIGNALS = {
   1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
@@ -35,13 +46,17 @@ const REASONS = {
   REASON_OUT_OF_MEMORY: "out of memory", REASON_UNATTENDED: "unattended", REASON_SERVER_SHUTDOWN: "server stopped",
 };
 
-/** How it stands, in a word or two: running, exit 0, SIGSEGV, cancelled, could not start. */
+/** How it stands, in a word or two: running, waiting for a reader, exit 0, SIGSEGV, cancelled, could not start. */
 export function outcomeOf(execution) {
-  if (!hasEnded(execution)) return stateOf(execution);
+  if (!hasEnded(execution)) return waitingOf(execution) || stateOf(execution);
   if (execution.state === "STATE_LOST") return "lost";
   if (execution.reason === "REASON_START_FAILED") return "could not start";
   return REASONS[execution.reason] ?? exitOf(execution);
 }
+
+/** True when it ended and something that it started could still have written, or nobody saw the end. */
+export const mayLackItsEnd = (execution) =>
+  hasEnded(execution) && !execution.outputComplete && execution.reason !== "REASON_START_FAILED";
 
 /** The exit as the system reported it; empty when there was none. Nothing is guessed. */
 export function exitOf({ exitCode, signal }) {

@@ -1,6 +1,7 @@
 // The lines of one log, in the order in which they began, with a bound on how much of it the browser keeps.
 
 import { AnsiWriter, Line } from "./ansi.js";
+import { count } from "./format.js";
 
 const MOST_LINES = 200_000;
 const MOST_CHARACTERS = 64 * 1024 * 1024;
@@ -66,9 +67,9 @@ export class LogBuffer {
     this.rows.push(row);
   }
 
-  /** All rows as text: the lines as they were, without styles. */
+  /** All rows as text: the lines as they were, without styles; what is not among them any more is told first. */
   text() {
-    const parts = [];
+    const parts = this.dropped ? [`[${count(this.dropped)} older lines are not here]\n`] : [];
     for (const row of this.rows) parts.push(row.text, row.continues ? "" : "\n");
     return parts.join("");
   }
