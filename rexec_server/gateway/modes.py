@@ -120,7 +120,7 @@ class Modes:
 
     def _newest(self) -> Execution | None:
         try:
-            execution = self.upstream.poll(api.PollRequest(exclusive_group=GROUP, tail_bytes=0)).execution
+            execution = self.upstream.get(api.GetRequest(exclusive_group=GROUP))
         except NotFoundError:
             return None
         note_execution(execution.exec_id, execution.caller)

@@ -48,12 +48,18 @@ class Upstream:
     def poll(self, request: api.PollRequest) -> api.PollResponse:
         return self._rpc.call(self._rpc.stub.Poll, request, timeout=CALL_SECONDS + _seconds(request.wait.ToTimedelta()))
 
-    def get(self, exec_id: str, caller: str = "") -> Execution:
+    def get(self, request: api.GetRequest) -> Execution:
         """An execution without its output."""
-        return self.poll(api.PollRequest(exec_id=exec_id, offset=0, max_bytes=1, caller=caller)).execution
+        seconds = CALL_SECONDS + _seconds(request.wait.ToTimedelta())
+        return self._rpc.call(self._rpc.stub.Get, request, timeout=seconds).execution
 
     def follow(self, request: api.FollowRequest) -> Follow:
-        return Follow(self._rpc, request, patience=FOLLOW_PATIENCE, renew_after=FOLLOW_SECONDS)
+        # To resume is to acknowledge what has come this far, and of that a holder has perhaps used up nothing yet.
+        patience = 0 if request.holder else FOLLOW_PATIENCE
+        return Follow(self._rpc, request, patience=patience, renew_after=FOLLOW_SECONDS)
+
+    def acknowledge(self, request: api.AcknowledgeRequest) -> api.AcknowledgeResponse:
+        return self._rpc.call(self._rpc.stub.Acknowledge, request)
 
     def list(self, request: api.ListRequest) -> api.ListResponse:
         return self._rpc.call(self._rpc.stub.List, request)

@@ -51,17 +51,24 @@ class V1:
         v1.add_url_rule(one, "delete", self.delete, methods=["DELETE"])
         v1.add_url_rule(f"{one}/output", "output", self.output)
         v1.add_url_rule(f"{one}/follow", "follow", self.follow)
+        v1.add_url_rule(f"{one}/acknowledge", "acknowledge", self.acknowledge, methods=["POST"])
         v1.add_url_rule(f"{one}/signal", "signal", self.signal, methods=["POST"])
         v1.add_url_rule(f"{one}/cancel", "cancel", self.cancel, methods=["POST"])
         v1.add_url_rule(f"{one}/stdin", "stdin", self.stdin, methods=["POST"])
+        newest = "/newest"
+        v1.add_url_rule(newest, "newest", self.get, defaults={"exec_id": ""})
+        v1.add_url_rule(f"{newest}/output", "newest_output", self.output, defaults={"exec_id": ""})
+        v1.add_url_rule(f"{newest}/follow", "newest_follow", self.follow, defaults={"exec_id": ""})
         return v1
 
     def _take_credential(self) -> None:
         """The caller's own, passed on as it is; and an id that cannot be one is no id."""
         credential.set(self.credentials.in_header())
-        exec_id = (request.view_args or {}).get("exec_id", "x")
-        if not _EXEC_ID.fullmatch(exec_id):
+        exec_id = (request.view_args or {}).get("exec_id")
+        if exec_id and not _EXEC_ID.fullmatch(exec_id):
             raise Problem(404, "no execution can have this id")
+        if exec_id == "" and not (request.args.get("exclusiveGroup") or request.args.get("exclusive_group")):
+            raise Problem(400, "exclusiveGroup is missing; give the group of which the newest execution is meant")
 
     def info(self) -> Json:
         from_query(api.GetServerInfoRequest, {})
@@ -87,8 +94,9 @@ class V1:
         return to_json(self.upstream.list(wanted))
 
     def get(self, exec_id: str) -> Json:
-        wanted = from_query(api.CancelRequest, {"exec_id": exec_id}, besides=[])
-        return to_json(self.upstream.get(wanted.exec_id, wanted.caller))
+        wanted = from_query(api.GetRequest, {"exec_id": exec_id})
+        with self._slot(wanted.wait):
+            return to_json(self.upstream.get(wanted))
 
     def delete(self, exec_id: str) -> Json:
         self.upstream.delete(from_query(api.DeleteRequest, {"exec_id": exec_id}))
@@ -108,8 +116,11 @@ class V1:
             wanted.offset = start_offset()
         if not wanted.HasField("heartbeat_interval"):
             wanted.heartbeat_interval.FromSeconds(HEARTBEAT_SECONDS)
-        # A Follow waits for a server that is away; whoever asks now is told now.
-        self.upstream.get(exec_id, wanted.caller)
+        # A Follow waits for a server that is away; whoever asks now is told now. And when it is resumed, the newest
+        # of its group may be another one.
+        asked = api.GetRequest(exec_id=exec_id, exclusive_group=wanted.exclusive_group, caller=wanted.caller)
+        wanted.exec_id = self.upstream.get(asked).exec_id
+        wanted.ClearField("exclusive_group")
         return self.streams.respond(self.upstream.follow(wanted), _Events())
 
     def signal(self, exec_id: str) -> Json:
@@ -117,6 +128,9 @@ class V1:
 
     def cancel(self, exec_id: str) -> Json:
         return to_json(self.upstream.cancel(_named(api.CancelRequest, exec_id)))
+
+    def acknowledge(self, exec_id: str) -> Json:
+        return to_json(self.upstream.acknowledge(_named(api.AcknowledgeRequest, exec_id)))
 
     def stdin(self, exec_id: str) -> Json:
         given = encode_text(body.read_object(BODY_BYTES), "data")
