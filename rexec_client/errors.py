@@ -107,6 +107,11 @@ class ExecIdUsedError(PreconditionError):
 class StdinClosedError(PreconditionError):
     """Standard input takes nothing more: it was closed, was never open, or the command has ended."""
 
+    @property
+    def command_waits(self) -> bool:
+        """True when the command has not seen the end of its input all the same: it may wait for more for ever."""
+        return self.metadata.get("open") == "true"
+
 
 class OutOfRangeError(CallError):
     """An offset beyond the end of the output, or of what standard input has accepted."""

@@ -84,7 +84,7 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         await executions.recover()
 
         drain = Drain(executions.wake_all)
-        features = [*engine.features(), *(["inotify"] if waker.has_inotify else [])]
+        features = [*engine.features(), "writer", *(["inotify"] if waker.has_inotify else [])]
         facts = ServerFacts(__version__, uuid.uuid4().hex, config.tail_lines, defaults, bounds, features)
         servicer = ExecutionServicer(executions, security.admission, security.recorder, facts, drain)
         interceptor = CallInterceptor(security.authenticator, security.limits, security.recorder)

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import grpc
 
 from rexec_client.channel import channel_options
+from rexec_client.credentials import Metadata
 from rexec_client.tls import Tls
 
 if TYPE_CHECKING:
-    from rexec.v1.execution_service_pb2 import FollowRequest, FollowResponse
+    from rexec.v1.execution_service_pb2 import FollowRequest, FollowResponse, WriteStdinResponse
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
 FollowCall: TypeAlias = "grpc.aio.UnaryStreamCall[FollowRequest, FollowResponse]"
+UnaryCall: TypeAlias = "grpc.aio.UnaryUnaryCall[Any, ResponseT]"
+WriteCall: TypeAlias = "UnaryCall[WriteStdinResponse]"
 
 sleep = asyncio.sleep
 Timer = asyncio.TimerHandle
@@ -62,6 +65,18 @@ async def settle(call: asyncio.Task[None], seconds: float) -> None:
 def call_later(seconds: float, function: Callable[[], None]) -> Timer:
     """Call a function in so many seconds, unless it is cancelled."""
     return asyncio.get_running_loop().call_later(seconds, function)
+
+
+def send(
+    method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT, timeout: float, metadata: Metadata
+) -> UnaryCall[ResponseT]:
+    """A call that is sent now, and whose answer is asked for later."""
+    return method(request, timeout=timeout, metadata=metadata)
+
+
+async def answer(call: UnaryCall[ResponseT]) -> ResponseT:
+    """The answer to a call that was sent; RpcError."""
+    return await call
 
 
 class Background:

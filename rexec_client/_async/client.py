@@ -320,7 +320,7 @@ async def _feed(handle: AsyncExecutionHandle, data: bytes, stream: AsyncOutputSt
     try:
         await handle.write(data)
         await handle.close_stdin()
-    except StdinClosedError:
-        pass  # the command ended without reading it all, as it may
     except CallError as error:
+        if isinstance(error, StdinClosedError) and not error.command_waits:
+            return  # the command ended without reading it all, as it may
         stream.abort(error)

@@ -252,10 +252,13 @@ class AsyncExecutionHandle:
             yield line
 
     async def write(self, data: bytes | str) -> None:
-        """Write to its standard input (`start(stdin=True)`); returns when all is accepted. One writer at a time.
+        """Write to its standard input (`start(stdin=True)`); returns when all is accepted. One task at a time.
+
+        Other handles may write to it too: each byte arrives once, in the order in which the calls return.
 
         Raises:
             StdinClosedError: the command has ended, or its standard input is closed.
+            PreconditionError: it is not certain which bytes have arrived.
         """
         await self._stdin.write(data.encode() if isinstance(data, str) else data)
 

@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
-import contextlib
+import secrets
+from collections import deque
+from typing import NamedTuple
 
-from rexec.v1.execution_service_pb2 import PollRequest, WriteStdinRequest
+from rexec.v1.execution_service_pb2 import PollRequest, WriteStdinRequest, WriteStdinResponse
 
+from rexec_client._async import backend
 from rexec_client._async.rpc import AsyncRpc, wait_or_raise
 from rexec_client.backoff import Backoff
-from rexec_client.errors import CallError, DeadlineError, PreconditionError, StdinClosedError
+from rexec_client.errors import CallError, DeadlineError, OutOfRangeError, PreconditionError, StdinClosedError
+from rexec_client.pace import Pace
 from rexec_client.status import is_unanswered
-
-# Bytes in one call: large enough to be cheap, small enough to be sent again.
-PIECE = 256 * 1024
 
 # Seconds in which one piece is taken, or asked for again: a command may read as slowly as it likes.
 PIECE_TIMEOUT = 5.0
 
 
-class AsyncStdinWriter:
-    """Writes at an offset that it remembers, so that a repeated call doubles nothing. For one writer at a time."""
+class _Piece(NamedTuple):
+    """A call in flight. `first`: nothing before it was in flight when it began."""
 
-    def __init__(self, rpc: AsyncRpc, exec_id: str, offset: int) -> None:
-        self.offset = offset
+    request: WriteStdinRequest
+    call: backend.WriteCall
+    first: bool
+
+    @property
+    def end(self) -> int:
+        return self.request.offset + len(self.request.data)
+
+
+class AsyncStdinWriter:
+    """Writes at an offset that it remembers, in a counter of its own, so that a repeated call doubles nothing.
+
+    Several pieces may be in flight: their offsets order them, and what comes too early is sent again. For one task at a
+    time. A server without the feature "writer" has one counter for all who write to an execution.
+    """
+
+    def __init__(self, rpc: AsyncRpc, exec_id: str, shared_offset: int) -> None:
+        """`shared_offset`: how far the counter for all is."""
         self._rpc = rpc
         self._exec_id = exec_id
+        self._writer: str | None = None  # our name; empty in the counter for all; None before the first call
+        self._offset = shared_offset
+        self._doubtful = 0  # up to here the server may have accepted what we sent, without our having heard of it
+        self._begun: deque[_Piece] = deque()
+        self._pace = Pace()
         self._unsure = False
+        self._ended = False
         self._abandoned = False
 
     async def write(self, data: bytes) -> None:
@@ -33,52 +56,157 @@ class AsyncStdinWriter:
 
         Raises:
             StdinClosedError: the command has ended, or standard input was closed.
+            PreconditionError: others write to it too, so that it is not certain what has arrived.
         """
         if self._unsure:  # a write was cancelled half-way: the server knows how far it got
-            await self._ask_offset()
-        view, backoff = memoryview(data), Backoff(self._rpc.patience)
+            self._offset = self._doubtful = await self._ask()
         self._unsure = True
-        while view:
-            start = self.offset
-            await self._send(bytes(view[:PIECE]), backoff)
-            view = view[self.offset - start :]
+        await self._transfer(data)
         self._unsure = False
 
     async def close(self) -> None:
         """Give the command end-of-file. Nothing happens when it has it already, or has ended."""
-        backoff = Backoff(self._rpc.patience)
-        with contextlib.suppress(StdinClosedError):
-            while not await self._send(b"", backoff, eof=True):
-                pass
+        try:
+            if self._unsure:
+                self._offset = self._doubtful = await self._ask()
+            await self._transfer(b"", eof=True)
+        except StdinClosedError as error:
+            if error.command_waits:
+                raise
 
     def abandon(self) -> None:
         """Make a writer in another thread give up at its next step."""
         self._abandoned = True
 
-    async def _send(self, data: bytes, backoff: Backoff, *, eof: bool = False) -> bool:
-        """Offer one piece; `offset` moves by as much as was accepted. True when the server took the call."""
+    async def _transfer(self, data: bytes, *, eof: bool = False) -> None:
+        rest, backoff = memoryview(data), Backoff(self._rpc.patience)
+        if self._writer is None:
+            await self._take_name()
+        try:
+            while rest or (eof and not self._ended):
+                self._begin(rest, eof)
+                rest = rest[await self._settle(backoff) :]
+        finally:
+            self._drop()
+
+    def _begin(self, rest: memoryview, eof: bool) -> None:
+        """Send as much of the rest as may be in flight."""
         if self._abandoned:
             raise StdinClosedError("standard input is abandoned", code="FAILED_PRECONDITION")
-        request = WriteStdinRequest(exec_id=self._exec_id, offset=self.offset, data=data, eof=eof)
-        try:
-            reply = await self._rpc.call(self._rpc.stub.WriteStdin, request, timeout=PIECE_TIMEOUT)
-        except DeadlineError:  # the command reads slowly, or the server is slow: it is asked
-            await self._ask_offset()
-        except PreconditionError as error:
-            raise StdinClosedError(str(error), code=error.code, reason=error.reason) from error
-        except CallError as error:
-            if not is_unanswered(error):
-                raise
-            await wait_or_raise(backoff, error)
-        else:
-            self.offset = reply.stdin.bytes_written
-            backoff.progress()
-            return True
-        return False
+        sent = sum(len(piece.request.data) for piece in self._begun)
+        window = self._pace.window if self._writer else 1
+        while not self._begun or (len(self._begun) < window and sent < len(rest)):
+            data = bytes(rest[sent : sent + self._pace.size])
+            request = WriteStdinRequest(
+                exec_id=self._exec_id, offset=self._offset + sent, data=data, eof=eof, writer=self._writer or ""
+            )
+            call = self._rpc.send(self._rpc.stub.WriteStdin, request, timeout=PIECE_TIMEOUT)
+            self._begun.append(_Piece(request, call, first=not self._begun))
+            self._pace.begin()
+            sent += len(data)
 
-    async def _ask_offset(self) -> None:
-        request = PollRequest(exec_id=self._exec_id, offset=0, max_bytes=1)
-        stdin = (await self._rpc.call_until_answered(self._rpc.stub.Poll, request)).execution.stdin
+    async def _settle(self, backoff: Backoff) -> int:
+        """Wait for the oldest piece, and return how many bytes more are accepted. A failure drops all others."""
+        piece = self._begun[0]
+        try:
+            reply = await self._rpc.answer(piece.call, piece.request)
+        except DeadlineError as error:  # the command reads slowly, or the server is slow: it is asked
+            self._drop()
+            told = error.metadata.get("bytes_written", "")
+            return self._reach(int(told) if told.isdigit() else await self._ask())
+        except OutOfRangeError:
+            if piece.first:
+                raise
+            self._drop()  # it came before its predecessor
+            return 0
+        except PreconditionError as error:
+            await self._start_again(error)
+            return 0
+        except CallError as error:
+            if not (is_unanswered(error) or error.reason == "RATE_LIMITED"):
+                raise
+            self._drop()
+            await wait_or_raise(backoff, error)
+            await backend.sleep(error.retry_after or 0)
+            return 0
+        accepted = self._accepted(piece, reply)
+        self._begun.popleft()
+        self._pace.settle()
+        backoff.progress()
+        self._ended = piece.request.eof
+        return accepted
+
+    def _accepted(self, piece: _Piece, reply: WriteStdinResponse) -> int:
+        """How many bytes more are accepted, after an answer. What we do not know to be ours was another's."""
+        known = max(0, self._doubtful - piece.request.offset)
+        written, most = reply.stdin.bytes_written, max(self._doubtful, self._begun[-1].end)
+        if reply.skipped_bytes > known or written < piece.end:
+            raise self._mixed_up()
+        if written <= most:  # an earlier attempt may have brought more than this one
+            reached = piece.end if len(self._begun) > 1 else written
+            accepted, self._offset = reached - self._offset, reached
+            return accepted
+        if self._writer or self._doubtful > piece.end:
+            raise self._mixed_up()
+        self._offset = written  # another goes on after us in the counter for all
+        return len(piece.request.data)
+
+    def _mixed_up(self) -> PreconditionError:
+        text = "another writes to this execution in the same counter: it is not certain which bytes have arrived"
+        return PreconditionError(text, code="FAILED_PRECONDITION", reason="STDIN_SKIPPED")
+
+    def _reach(self, written: int) -> int:
+        """The server says how far we are. Returns how many bytes more that is."""
+        if written > max(self._offset, self._doubtful):
+            raise self._mixed_up()
+        more, self._offset = max(0, written - self._offset), max(self._offset, written)
+        return more
+
+    def _drop(self) -> None:
+        """Whatever is in flight may or may not be accepted."""
+        for piece in self._begun:
+            self._doubtful = max(self._doubtful, piece.end)
+            piece.call.cancel()
+        if self._begun:
+            self._begun.clear()
+            self._pace.fail()
+
+    async def _start_again(self, error: PreconditionError) -> None:
+        """Go on in another counter, where it is certain how much of our input has arrived."""
+        certain = self._doubtful <= self._offset
+        self._drop()
+        if error.reason == "WRITER_NOT_SUPPORTED":  # an execution from before the server's upgrade
+            self._writer = ""
+            self._offset = self._doubtful = await self._ask()
+        elif error.reason == "WRITER_FORGOTTEN" and certain:
+            self._writer, self._offset, self._doubtful = _new_name(), 0, 0
+        elif error.reason == "WRITER_FORGOTTEN":
+            raise error
+        else:
+            raise StdinClosedError(str(error), code=error.code, reason=error.reason, metadata=error.metadata) from error
+
+    async def _take_name(self) -> None:
+        """One of our own: then no other writer can move our counter."""
+        if "writer" in await self._rpc.features():
+            self._writer, self._offset = _new_name(), 0
+        else:
+            self._writer = ""
+
+    async def _ask(self) -> int:
+        """How far our counter is."""
+        if self._writer:
+            question = WriteStdinRequest(exec_id=self._exec_id, writer=self._writer)
+            try:
+                stdin = (await self._rpc.call_until_answered(self._rpc.stub.WriteStdin, question)).stdin
+            except PreconditionError as error:
+                raise StdinClosedError(str(error), code=error.code, reason=error.reason) from error
+        else:
+            request = PollRequest(exec_id=self._exec_id, offset=0, max_bytes=1)
+            stdin = (await self._rpc.call_until_answered(self._rpc.stub.Poll, request)).execution.stdin
         if not stdin.open:
             raise StdinClosedError("standard input is closed", code="FAILED_PRECONDITION")
-        self.offset = max(self.offset, stdin.bytes_written)
+        return stdin.bytes_written
+
+
+def _new_name() -> str:
+    return secrets.token_hex(16)

@@ -7,25 +7,38 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import grpc
-from rexec.v1.execution_service_pb2 import FollowResponse
+from rexec.v1.execution_service_pb2 import FollowResponse, WriteStdinResponse
 
 from rexec_client.channel import channel_options
+from rexec_client.credentials import Metadata
 from rexec_client.tls import Tls
-
-sleep = time.sleep
-Timer = threading.Timer
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
+AnswerT = TypeVar("AnswerT", covariant=True)
+
+sleep = time.sleep
+Timer = threading.Timer
 
 
 class FollowCall(Iterator[FollowResponse], Protocol):
     """One Follow on one connection."""
 
     def cancel(self) -> object: ...
+
+
+class UnaryCall(Protocol, Generic[AnswerT]):
+    """One call in flight."""
+
+    def result(self) -> AnswerT: ...
+
+    def cancel(self) -> object: ...
+
+
+WriteCall: TypeAlias = UnaryCall[WriteStdinResponse]
 
 
 def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
@@ -61,6 +74,19 @@ def call_later(seconds: float, function: Callable[[], None]) -> Timer:
     timer.daemon = True
     timer.start()
     return timer
+
+
+def send(
+    method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT, timeout: float, metadata: Metadata
+) -> UnaryCall[ResponseT]:
+    """A call that is sent now, and whose answer is asked for later."""
+    call: UnaryCall[ResponseT] = method.future(request, timeout=timeout, metadata=metadata)
+    return call
+
+
+def answer(call: UnaryCall[ResponseT]) -> ResponseT:
+    """The answer to a call that was sent; RpcError."""
+    return call.result()
 
 
 class Background:

@@ -316,7 +316,7 @@ def _feed(handle: ExecutionHandle, data: bytes, stream: OutputStream[OutputChunk
     try:
         handle.write(data)
         handle.close_stdin()
-    except StdinClosedError:
-        pass  # the command ended without reading it all, as it may
     except CallError as error:
+        if isinstance(error, StdinClosedError) and not error.command_waits:
+            return  # the command ended without reading it all, as it may
         stream.abort(error)

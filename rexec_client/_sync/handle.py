@@ -251,10 +251,13 @@ class ExecutionHandle:
             yield line
 
     def write(self, data: bytes | str) -> None:
-        """Write to its standard input (`start(stdin=True)`); returns when all is accepted. One writer at a time.
+        """Write to its standard input (`start(stdin=True)`); returns when all is accepted. One task at a time.
+
+        Other handles may write to it too: each byte arrives once, in the order in which the calls return.
 
         Raises:
             StdinClosedError: the command has ended, or its standard input is closed.
+            PreconditionError: it is not certain which bytes have arrived.
         """
         self._stdin.write(data.encode() if isinstance(data, str) else data)
 

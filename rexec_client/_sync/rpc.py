@@ -66,9 +66,20 @@ class Rpc:
         try:
             return method(request, timeout=timeout or self.timeout, metadata=self._credentials())
         except grpc.RpcError as error:
-            failure = call_error(error)
-            failure.exec_id = getattr(request, "exec_id", None)
-            raise failure from error
+            raise _failure(error, request) from error
+
+    def send(
+        self, method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT, *, timeout: float
+    ) -> backend.UnaryCall[ResponseT]:
+        """A call whose answer is asked for later, with `answer`; it can be cancelled."""
+        return backend.send(method, request, timeout, self._credentials())
+
+    def answer(self, call: backend.UnaryCall[ResponseT], request: RequestT) -> ResponseT:
+        """The answer to a call that was sent."""
+        try:
+            return backend.answer(call)
+        except grpc.RpcError as error:
+            raise _failure(error, request) from error
 
     def call_until_answered(
         self,
@@ -129,6 +140,12 @@ class Rpc:
             self._features = None
         if channel is not None:
             channel.close()
+
+
+def _failure(error: grpc.RpcError, request: object) -> CallError:
+    failure = call_error(error)
+    failure.exec_id = getattr(request, "exec_id", None)
+    return failure
 
 
 def wait_or_raise(backoff: Backoff, error: CallError) -> None:

@@ -93,9 +93,9 @@ class Foreground:
             while data := await source.read():
                 await self._handle.write(data)
             await self._handle.close_stdin()
-        except StdinClosedError:
-            pass  # it ended, or does not read: as with a pipe, the rest is nobody's
         except RexecError as error:
+            if isinstance(error, StdinClosedError) and not error.command_waits:
+                return  # it ended, or does not read: as with a pipe, the rest is nobody's
             self._stream.abort(error)
 
     async def _send(self, number: int) -> None:

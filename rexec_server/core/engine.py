@@ -8,12 +8,26 @@ from rexec_server.core.launch import Launch
 from rexec_server.core.spool import Reason, StartError
 
 
+class StdinPiece(NamedTuple):
+    """A write of standard input; `writer` is as `writer_key` makes it."""
+
+    offset: int
+    data: bytes
+    eof: bool
+    writer: bytes = b""
+
+
 class StdinProgress(NamedTuple):
-    """Where standard input stands after a write; `error` is None, "closed", "beyond" or "uncertain"."""
+    """Where a writer of standard input stands after a write.
+
+    `error` is None, "closed", "beyond", "uncertain", "forgotten" (the writer), or "nameless": its supervisor is of an
+    earlier version, and knows no writers by name. `skipped` is how much of the data had been accepted before.
+    """
 
     bytes_written: int
     open: bool
     error: str | None
+    skipped: int = 0
 
 
 class Engine(Protocol):
@@ -54,7 +68,7 @@ class Engine(Protocol):
     async def end(self, name: str, reason: Reason, grace: float | None) -> None:
         """Begins to end the command: TERM, `grace` seconds (None: as it was started with), KILL."""
 
-    async def write_stdin(self, name: str, offset: int, data: bytes, eof: bool) -> StdinProgress:
+    async def write_stdin(self, name: str, piece: StdinPiece) -> StdinProgress:
         """Writes until all is in; it may be cancelled, and then asked with no data how far it got."""
 
     async def attend(self, name: str, *, holder: bool = False) -> None:

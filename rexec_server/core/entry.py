@@ -23,6 +23,7 @@ from rexec_server.core.spool import (
     StdinState,
     Waiting,
 )
+from rexec_server.core.stdin_writers import written_by
 
 # A wake-up that does not come is a defect; who waits looks all the same.
 _LOOK_SECONDS = 60.0
@@ -228,6 +229,10 @@ class Entry:
                 end = "" if self.waiting_timeout is None else f", and ends it after {self.waiting_timeout:g} s of that"
                 return f"{full}: no holder is attached, which keeps the output from offset {held} on{end}"
         return ""
+
+    def stdin_written(self, writer: bytes) -> int:
+        """How much this writer has written of its standard input."""
+        return written_by(_read(f"{self.directory}/{STDIN_STATE}") or b"", writer)
 
     def _stdin(self) -> StdinState:
         request = self._execution.request

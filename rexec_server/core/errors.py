@@ -12,7 +12,9 @@ RexecError
 │   ├── AlreadyEnded
 │   ├── StillRunning
 │   ├── NothingHeld
-│   └── StdinClosed
+│   ├── StdinClosed
+│   ├── WriterForgotten
+│   └── WriterUnsupported
 ├── OutOfRange             an offset beyond the end
 ├── NotServed              no such method
 ├── Exhausted              a limit is reached; later it may not be
@@ -132,7 +134,36 @@ class NothingHeld(Precondition):
 
 
 class StdinClosed(Precondition):
+    """Standard input takes nothing more. still_open: the command has not seen its end all the same."""
+
     reason = "STDIN_CLOSED"
+
+    def __init__(self, message: str, still_open: bool = False) -> None:
+        super().__init__(message)
+        self.still_open = still_open
+
+
+class WriterForgotten(Precondition):
+    """Too many others have written since: how far this writer got is not known any more."""
+
+    reason = "WRITER_FORGOTTEN"
+
+    def __init__(self, exec_id: str, most: int) -> None:
+        super().__init__(
+            f"execution {exec_id!r} has forgotten this writer: it remembers the {most} that wrote last; use a new name,"
+            " if you know what of yours has arrived"
+        )
+
+
+class WriterUnsupported(Precondition):
+    """The supervisor is of a version that knows no writers."""
+
+    reason = "WRITER_NOT_SUPPORTED"
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(
+            f"execution {exec_id!r} is of an earlier version, which counts all writers as one; leave writer empty"
+        )
 
 
 class OutOfRange(RexecError):

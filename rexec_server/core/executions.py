@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from rexec_server.core import boot
 from rexec_server.core.attendance import Attendance
 from rexec_server.core.command import Command, Defaults, check_duration, check_exec_id
-from rexec_server.core.engine import Engine
+from rexec_server.core.engine import Engine, StdinPiece, StdinProgress
 from rexec_server.core.entry import Entry
 from rexec_server.core.errors import (
     AlreadyEnded,
@@ -26,6 +26,8 @@ from rexec_server.core.errors import (
     StdinClosed,
     StillRunning,
     Unavailable,
+    WriterForgotten,
+    WriterUnsupported,
 )
 from rexec_server.core.execution import Execution, Key
 from rexec_server.core.grant import UNRESTRICTED, Grant
@@ -39,6 +41,7 @@ from rexec_server.core.origin import Origin
 from rexec_server.core.registry import Registry
 from rexec_server.core.reservation import Ceilings, Reservation
 from rexec_server.core.spool import Reason
+from rexec_server.core.stdin_writers import MAX_WRITERS
 from rexec_server.core.waker import Waker
 
 ENGINE_RETRY_SECONDS = 0.2
@@ -188,22 +191,29 @@ class Executions:
         if not entry.ended:
             await self._engine.end(entry.name, reason, grace)
 
-    async def write_stdin(self, entry: Entry, offset: int, data: bytes, eof: bool, timeout: float) -> int:
-        """Writes standard input. Returns bytes_written. StdinClosed, OutOfRange, SlowReader after `timeout` seconds."""
+    async def write_stdin(self, entry: Entry, piece: StdinPiece, timeout: float) -> StdinProgress:
+        """Writes standard input. StdinClosed, OutOfRange, WriterForgotten, SlowReader after `timeout` seconds."""
+        exec_id = entry.key.exec_id
         if entry.ended or not entry.execution.request.stdin_open:
-            raise StdinClosed(f"execution {entry.key.exec_id!r} has no open standard input")
+            raise StdinClosed(f"execution {exec_id!r} has no open standard input")
         try:
             async with asyncio.timeout(timeout):
-                progress = await self._engine.write_stdin(entry.name, offset, data, eof)
+                progress = await self._engine.write_stdin(entry.name, piece)
         except TimeoutError:
-            raise SlowReader(entry.snapshot().stdin.written) from None
-        if progress.error == "beyond":
-            raise OutOfRange("offset", offset, progress.bytes_written)
-        if progress.error == "uncertain":
-            raise StdinClosed("a supervisor died while it wrote: how far standard input got cannot be known")
-        if progress.error:
-            raise StdinClosed(f"execution {entry.key.exec_id!r} has closed its standard input")
-        return progress.bytes_written
+            raise SlowReader(entry.stdin_written(piece.writer)) from None
+        match progress.error:
+            case None:
+                return progress
+            case "beyond":
+                raise OutOfRange("offset", piece.offset, progress.bytes_written)
+            case "uncertain":
+                why = "a supervisor died while it wrote: how far standard input got cannot be known"
+                raise StdinClosed(why, still_open=True)
+            case "forgotten":
+                raise WriterForgotten(exec_id, MAX_WRITERS)
+            case "nameless":
+                raise WriterUnsupported(exec_id)
+        raise StdinClosed(f"execution {exec_id!r} has closed its standard input")
 
     async def delete(self, entry: Entry) -> None:
         """Forgets output and record; the id stays used. StillRunning."""

@@ -193,7 +193,10 @@ class Piece(NamedTuple):
 
 
 class StdinState(NamedTuple):
-    """How far standard input has got. `pending` bytes may or may not have been written when a writer died."""
+    """How far standard input has got without the writers that have a name: these come after it, see `stdin_writers`.
+
+    `pending` bytes of one or the other may or may not have been written when a supervisor died.
+    """
 
     written: int = 0
     pending: int = 0

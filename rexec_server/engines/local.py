@@ -15,10 +15,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from rexec_server.core import boot
-from rexec_server.core.engine import StdinProgress
+from rexec_server.core.engine import StdinPiece, StdinProgress
 from rexec_server.core.errors import Unavailable
 from rexec_server.core.launch import Launch
-from rexec_server.core.spool import CONTROL, EXIT, RUNNER_SOCKET, SPOOL, Reason, StartError
+from rexec_server.core.spool import CONTROL, EXIT, RUNNER_SOCKET, SPOOL, STDIN_STATE, Reason, StartError
+from rexec_server.core.stdin_writers import written_by
 from rexec_server.runner.wire import HEADER, MAX_FRAME, Message, encode, peer_uid
 
 _log = logging.getLogger(__name__)
@@ -130,12 +131,34 @@ class LocalEngine:
     async def hold(self, name: str, floor: int) -> None:
         await self._tell(name, {"op": "floor", "floor": floor})
 
-    async def write_stdin(self, name: str, offset: int, data: bytes, eof: bool) -> StdinProgress:
-        encoded = base64.b64encode(data).decode()
-        answer = await self._tell(name, {"op": "stdin", "offset": offset, "data": encoded, "eof": eof})
+    async def write_stdin(self, name: str, piece: StdinPiece) -> StdinProgress:
+        request = {
+            "op": "stdin",
+            "offset": piece.offset,
+            "data": base64.b64encode(piece.data).decode(),
+            "eof": piece.eof,
+        }
+        if piece.writer:
+            # A supervisor of an earlier version would leave the name aside, and count in the wrong counter.
+            info = await self._tell(name, {"op": "info"})
+            if info is not None and "writer" not in info.get("features", ()):
+                return StdinProgress(0, True, "nameless")
+            request["writer"] = piece.writer.hex()
+        before = self._written(name, piece.writer)
+        attempts: list[None] = []
+        answer = await self._tell(name, request, lambda: attempts.append(None))
         if answer is None:
             return StdinProgress(0, False, "closed")
-        return StdinProgress(answer["bytes_written"], answer["open"], answer["error"])
+        skipped = answer.get("skipped", 0)
+        if len(attempts) > 1 or "skipped" not in answer:
+            # What an attempt of ours brought in before its supervisor died is no repeat of the caller's.
+            skipped = min(len(piece.data), max(0, before - piece.offset))
+        return StdinProgress(answer["bytes_written"], answer["open"], answer["error"], skipped)
+
+    def _written(self, name: str, writer: bytes) -> int:
+        with suppress(FileNotFoundError), open(f"{self.directory(name)}/{STDIN_STATE}", "rb") as file:
+            return written_by(file.read(), writer)
+        return 0
 
     def features(self) -> list[str]:
         """What the runner can do here: `cgroup` and its controllers (`cgroup.memory`, say), and `run_as`."""
@@ -196,10 +219,10 @@ class LocalEngine:
             theirs = self._info.get("version", "of unknown version")
             _log.warning("rexec-runner is %s and this server %s: %s", theirs, self._version, why)
 
-    async def _tell(self, name: str, request: Message) -> Message | None:
+    async def _tell(self, name: str, request: Message, attempt: Callable[[], None] = lambda: None) -> Message | None:
         """A request to an execution's supervisor; None when it has ended.
 
-        A supervisor may be replaced just now: then its successor is asked.
+        A supervisor may be replaced just now: then its successor is asked. `attempt` is called before each.
         """
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while not os.path.exists(f"{self.directory(name)}/{EXIT}"):
@@ -207,6 +230,7 @@ class LocalEngine:
                 async with _directory(self.directory(name)) as directory:
                     channel = await _Channel.connect(f"{directory}/{CONTROL}")
                     try:
+                        attempt()
                         return await channel.ask(request)
                     finally:
                         await channel.close()

@@ -14,11 +14,13 @@ from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 
 from rexec_server.core.command import Command
+from rexec_server.core.engine import StdinPiece, StdinProgress
 from rexec_server.core.errors import InvalidRequest
 from rexec_server.core.execution import CHANNELS, Execution, State
 from rexec_server.core.launch import Leftovers, Limits, Overflow, StderrMode, StdinMode
 from rexec_server.core.log import Chunk, Missing
 from rexec_server.core.spool import Channel, StdinState, Waiting
+from rexec_server.core.stdin_writers import MAX_NAME, writer_key
 from rexec_server.core.text import TextChunk
 
 _WAITING = {
@@ -148,6 +150,17 @@ def _set_end(message: pb.Execution, value: Execution) -> None:
         message.usage.user_cpu.FromNanoseconds(int(record.usage.user_cpu * 1e9))
         message.usage.system_cpu.FromNanoseconds(int(record.usage.system_cpu * 1e9))
         message.usage.max_rss_bytes = record.usage.max_rss_bytes
+
+
+def stdin_piece(request: api.WriteStdinRequest) -> StdinPiece:
+    if len(request.writer) > MAX_NAME:
+        raise InvalidRequest("writer", f"{len(request.writer)} characters; at most {MAX_NAME}")
+    return StdinPiece(request.offset, request.data, request.eof, writer_key(request.writer))
+
+
+def stdin_progress(value: StdinProgress) -> api.WriteStdinResponse:
+    status = pb.StdinStatus(bytes_written=value.bytes_written, open=value.open)
+    return api.WriteStdinResponse(stdin=status, skipped_bytes=value.skipped)
 
 
 def stdin_status(value: StdinState) -> pb.StdinStatus:

@@ -80,6 +80,8 @@ def _facts(error: errors.RexecError) -> dict[str, str]:
             return error.facts
         case errors.OutOfRange():
             return {"offset": str(error.offset), "end": str(error.end), "bytes_written": str(error.end)}
+        case errors.StdinClosed(still_open=True):
+            return {"open": "true"}
         case errors.SlowReader():
             return {"bytes_written": str(error.bytes_written)}
     return {}

@@ -181,11 +181,12 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
     async def WriteStdin(  # noqa: N802
         self, request: api.WriteStdinRequest, context: Context
     ) -> api.WriteStdinResponse:
+        piece = convert.stdin_piece(request)
         entry = await self._find("", request.exec_id)
         remaining = context.time_remaining()
         timeout = STDIN_SECONDS if remaining is None else max(0.0, remaining - min(_ANSWER_SECONDS, remaining / 4))
-        await self._executions.write_stdin(entry, request.offset, request.data, request.eof, timeout)
-        return api.WriteStdinResponse(stdin=convert.stdin_status(entry.snapshot().stdin))
+        progress = await self._executions.write_stdin(entry, piece, timeout)
+        return convert.stdin_progress(progress)
 
     async def Delete(self, request: api.DeleteRequest, context: Context) -> api.DeleteResponse:  # noqa: N802
         entry = await self._find("", request.exec_id)

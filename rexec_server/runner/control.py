@@ -6,17 +6,20 @@ import base64
 import socket
 from collections.abc import Callable
 
-from rexec_server.core.spool import CONTROL, Reason, StdinState
+from rexec_server.core.spool import CONTROL, Reason
+from rexec_server.runner.counters import Counters
 from rexec_server.runner.loop import READ, Loop
 from rexec_server.runner.stdin import StdinWrite
 from rexec_server.runner.supervision import Supervision
 from rexec_server.runner.wire import Connection, Message, listen, peer_uid, remove_socket
 
 RETRY_SECONDS = 1.0
+# Requests, and parts of them, that a supervisor of the first version does not know; it does not know `info` either.
+FEATURES = ("writer",)
 
 
 class Control:
-    """Answers `signal`, `end`, `attend`, `floor` and `stdin`, each with one message."""
+    """Answers `info`, `signal`, `end`, `attend`, `floor` and `stdin`, each with one message."""
 
     def __init__(self, loop: Loop, directory: int, supervision: Supervision, trusted_uids: frozenset[int]) -> None:
         self._loop = loop
@@ -61,8 +64,8 @@ class Control:
     def _forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
         write = self._writes.pop(connection, None)
-        if write:
-            write.abandoned = True
+        if write and self._supervision.stdin:
+            self._supervision.stdin.abandon(write)
 
     def _answer(self, connection: Connection, request: Message) -> None:
         def reply(answer: Message) -> None:
@@ -75,6 +78,8 @@ class Control:
             case "end":
                 self._supervision.end(Reason(request["reason"]), request.get("grace"))
                 reply({})
+            case "info":
+                reply({"features": FEATURES})
             case "attend":
                 self._supervision.attend(bool(request.get("holder")))
                 reply({})
@@ -88,21 +93,34 @@ class Control:
 
     def _write_stdin(self, connection: Connection, request: Message, reply: Callable[[Message], None]) -> None:
         feed = self._supervision.stdin
-        data = base64.b64decode(request["data"])
-        if feed is None or not feed.state.open:
-            state = feed.state if feed else StdinState(open=0)
+        counters = feed.counters if feed else Counters.read(self._directory)
+        write = StdinWrite(
+            request["offset"],
+            base64.b64decode(request["data"]),
+            request["eof"],
+            lambda error: self._finish(connection, write, counters, error, reply),
+            bytes.fromhex(request.get("writer", "")),
+        )
+        if feed is None or not counters.state.open:
             # Whoever lost the answer to the write with eof asks again: all of it was accepted before.
-            repeated = request["eof"] and request["offset"] + len(data) == state.written
-            return reply({"error": None if repeated else "closed", **_progress(state)})
-
-        def done(error: str | None) -> None:
-            self._writes.pop(connection, None)
-            reply({"error": error, **_progress(feed.state)})
-
-        write = StdinWrite(request["offset"], data, request["eof"], done)
+            repeated = write.eof and write.end == counters.written(write.writer, write.offset)
+            return reply({"error": None if repeated else "closed", **_progress(write, counters)})
         self._writes[connection] = write
         feed.write(write)
 
+    def _finish(
+        self,
+        connection: Connection,
+        write: StdinWrite,
+        counters: Counters,
+        error: str | None,
+        reply: Callable[[Message], None],
+    ) -> None:
+        self._writes.pop(connection, None)
+        reply({"error": error, **_progress(write, counters)})
 
-def _progress(state: StdinState) -> Message:
-    return {"bytes_written": state.written, "open": bool(state.open)}
+
+def _progress(write: StdinWrite, counters: Counters) -> Message:
+    written = counters.written(write.writer, write.offset) or 0
+    skipped = {"skipped": write.skipped} if write.skipped else {}
+    return {"bytes_written": written, "open": bool(counters.state.open), **skipped}

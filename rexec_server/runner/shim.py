@@ -16,6 +16,7 @@ from rexec_server.runner import linux
 from rexec_server.runner.cgroup import Cgroup, Delegation
 from rexec_server.runner.confine import needs_cgroup
 from rexec_server.runner.control import Control
+from rexec_server.runner.counters import reserve_state
 from rexec_server.runner.ending import ExitDraft
 from rexec_server.runner.heritage import Heritage
 from rexec_server.runner.leader import Leader
@@ -24,7 +25,7 @@ from rexec_server.runner.loop import Loop
 from rexec_server.runner.pipes import Pipes, open_commands_output, open_stdin_writer, remove_fifos
 from rexec_server.runner.records import is_ended
 from rexec_server.runner.spawn import Stdio, fork_command
-from rexec_server.runner.stdin import StdinFeed, StdinWrite, reserve_state, tell_runner_of_eof
+from rexec_server.runner.stdin import StdinFeed, StdinWrite, tell_runner_of_eof
 from rexec_server.runner.supervision import Parts, Supervision, Terms
 from rexec_server.runner.tree import ProcessTree, children
 from rexec_server.runner.wire import encode

@@ -1,18 +1,17 @@
 """Standard input that stays open: takes writes at an offset, feeds the command's FIFO as it reads.
 
-How far it got is in a small file that is mapped into memory: it survives a kill of this process. A write that was
-under way at that moment may or may not have reached the FIFO; then no more is taken, rather than a guess made.
+Each writer has a counter of its own, in a file that outlives a kill of this process: see `counters.py`.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import socket
 from collections import deque
 from collections.abc import Callable
 
-from rexec_server.core.spool import RUNNER_SOCKET, STDIN_FORMAT, STDIN_STATE, StdinState
+from rexec_server.core.spool import RUNNER_SOCKET
+from rexec_server.runner.counters import Counters
 from rexec_server.runner.loop import WRITE, Loop
 from rexec_server.runner.wire import encode
 
@@ -21,16 +20,27 @@ WRITE_BYTES = 64 * 1024
 
 
 class StdinWrite:
-    """One write that waits for the command to read. `done(error)` is called once: all is in, or no more can be."""
+    """One write that waits for the command to read. `done(error)` is called once: all is in, or no more can be.
 
-    __slots__ = ("abandoned", "data", "done", "eof", "offset")
+    writer: whose counter the offset is in; empty: the one that all without a name share.
+    skipped: how much of data had been accepted before it was begun.
+    """
 
-    def __init__(self, offset: int, data: bytes, eof: bool, done: Callable[[str | None], None]) -> None:
+    __slots__ = ("data", "done", "eof", "offset", "skipped", "writer")
+
+    def __init__(
+        self, offset: int, data: bytes, eof: bool, done: Callable[[str | None], None], writer: bytes = b""
+    ) -> None:
         self.offset = offset
         self.data = data
         self.eof = eof
         self.done = done
-        self.abandoned = False
+        self.writer = writer
+        self.skipped: int | None = None
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data)
 
 
 class StdinFeed:
@@ -41,18 +51,23 @@ class StdinFeed:
         self._fifo = fifo
         self._on_eof = on_eof
         self._queue: deque[StdinWrite] = deque()
-        self._file = os.open(STDIN_STATE, os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
-        self._state = StdinState.from_bytes(os.pread(self._file, STDIN_FORMAT.size, 0))
-        self._map = mmap.mmap(self._file, STDIN_FORMAT.size)
-        self._set(self._state)
+        self._counters = Counters.map(directory)
 
     @property
-    def state(self) -> StdinState:
-        return self._state
+    def counters(self) -> Counters:
+        return self._counters
 
     def write(self, write: StdinWrite) -> None:
+        if not write.data and not write.eof:
+            return write.done(self._refusal(write))  # it only asks
         self._queue.append(write)
         if len(self._queue) == 1:
+            self._advance()
+
+    def abandon(self, write: StdinWrite) -> None:
+        """Nobody waits for it any more: what is not in yet stays out."""
+        if write in self._queue:
+            self._queue.remove(write)
             self._advance()
 
     def close(self) -> None:
@@ -62,9 +77,7 @@ class StdinFeed:
         self._loop.unwatch(self._fifo)
         os.close(self._fifo)
         self._fifo = -1
-        self._set(self._state._replace(open=0))
-        self._map.close()
-        os.close(self._file)
+        self._counters.close()
         self._on_eof()
         while self._queue:
             self._finish("closed")
@@ -73,61 +86,47 @@ class StdinFeed:
         """Writes until the queue is empty or the FIFO is full."""
         while self._queue and self._fifo >= 0:
             write = self._queue[0]
-            if write.abandoned:
-                self._queue.popleft()
-            elif write.offset > self._state.written:
-                self._finish("beyond")
-            elif self._state.pending:
-                self._finish("uncertain")
+            if error := self._refusal(write):
+                self._finish(error)
             elif not self._feed(write):
                 return self._loop.watch(self._fifo, WRITE, lambda _: self._advance())
         if self._fifo >= 0:
             self._loop.unwatch(self._fifo)
 
+    def _refusal(self, write: StdinWrite) -> str | None:
+        """What stands against a write; notes what of it is there already."""
+        if write.writer and not self._counters.has_writers:
+            return "nameless"
+        written = self._counters.written(write.writer, write.offset)
+        if written is None:
+            return "forgotten"
+        if write.offset > written:
+            return "beyond"
+        if write.skipped is None:
+            write.skipped = min(len(write.data), written - write.offset)
+        return "uncertain" if self._counters.state.pending else None
+
     def _feed(self, write: StdinWrite) -> bool:
         """Feeds the next part of a write; False when the FIFO is full."""
-        start = self._state.written - write.offset
-        data = memoryview(write.data)[start : start + WRITE_BYTES]
+        written = self._counters.written(write.writer, write.offset) or 0
+        data = memoryview(write.data)[written - write.offset :][:WRITE_BYTES]
         if data:
             try:
-                self._write_counted(data)
+                written += self._counters.count(write.writer, len(data), lambda: os.write(self._fifo, data))
             except BlockingIOError:
                 return False
             except BrokenPipeError:  # the command closed its standard input
                 self.close()
                 return True
-        if write.offset + len(write.data) <= self._state.written:
+        if write.end <= written:
             self._queue.popleft()
             if write.eof:
                 self.close()  # before it is told: what was told is true, whenever we die
             write.done(None)
         return True
 
-    def _write_counted(self, data: memoryview) -> None:
-        self._set(self._state._replace(pending=len(data)))
-        try:
-            written = os.write(self._fifo, data)
-        except OSError:
-            self._set(self._state._replace(pending=0))
-            raise
-        self._set(StdinState(self._state.written + written, 0, 1))
-
     def _finish(self, error: str | None) -> None:
         self._queue.popleft().done(error)
-
-    def _set(self, state: StdinState) -> None:
-        self._state = state
-        self._map[:] = state.to_bytes()
-
-
-def reserve_state(directory: int) -> None:
-    """Takes the room for the state before the command starts, so that a full disk is no concern later."""
-    fd = os.open(STDIN_STATE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
-    try:
-        os.posix_fallocate(fd, 0, STDIN_FORMAT.size)
-        os.pwrite(fd, StdinState().to_bytes(), 0)
-    finally:
-        os.close(fd)
 
 
 def tell_runner_of_eof(loop: Loop, directory: int, execution: str) -> None:

@@ -64,11 +64,15 @@ def test_standard_input_signals_and_cancel(url: str) -> None:
     for _ in range(2):
         written = ask(url, "POST", f"{RUNS}/cat/stdin", {"offset": "0", "data": base64.b64encode(b"one\n").decode()})
         assert written.json["stdin"]["bytesWritten"] == "4"
+    other = {"offset": 0, "data": base64.b64encode(b"uno\n").decode(), "writer": "other"}
+    for skipped in ("0", "4"):
+        written = ask(url, "POST", f"{RUNS}/cat/stdin", other).json
+        assert (written["stdin"]["bytesWritten"], written["skippedBytes"]) == ("4", skipped)
     ask(url, "POST", f"{RUNS}/cat/stdin?encoding=text", {"offset": 4, "data": "zwei ä\n", "eof": True})
     done = eventually(
         lambda: found if (found := ask(url, "GET", f"{RUNS}/cat/output?offset=0&wait=5s").json)["eof"] else None
     )
-    assert output(done) == "one\nzwei ä\n".encode()
+    assert output(done) == "one\nuno\nzwei ä\n".encode()
 
     start(url, execId="s", shell="sleep 1000")
     assert ask(url, "POST", f"{RUNS}/s/signal", {"signal": 9}).status == 200

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,15 @@ class Run:
     def end(self, reason: Reason = Reason.CANCELLED, grace: float | None = 0.2) -> Message:
         return self.tell("end", reason=int(reason), grace=grace)
 
-    def stdin(self, offset: int, data: bytes = b"", eof: bool = False) -> Message:
-        return self.tell("stdin", offset=offset, data=base64.b64encode(data).decode(), eof=eof)
+    def stdin(self, offset: int, data: bytes = b"", eof: bool = False, **fields: str) -> Message:
+        return self.tell("stdin", offset=offset, data=base64.b64encode(data).decode(), eof=eof, **fields)
+
+    @contextmanager
+    def sending(self, request: Message) -> Iterator[Channelled]:
+        """Sends a request without waiting for its answer; at the end the connection is closed."""
+        with closing(Channelled(self.directory / CONTROL)) as channel:
+            channel.send(request)
+            yield channel
 
     def output(self, channel: Channel = Channel.STDOUT) -> bytes:
         return b"".join(chunk.data for chunk in self.chunks() if chunk.channel == channel)
