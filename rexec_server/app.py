@@ -13,6 +13,7 @@ from rexec_client.version import __version__
 from rexec_server import logs, notify
 from rexec_server.addresses import listen_all
 from rexec_server.config import Config
+from rexec_server.core import pid_file
 from rexec_server.core.command import Defaults
 from rexec_server.core.errors import RexecError
 from rexec_server.core.executions import Bounds, Executions
@@ -29,26 +30,28 @@ from rexec_server.rpc.follow import Drain
 from rexec_server.rpc.server import RpcServer
 from rexec_server.rpc.servicer import ExecutionServicer, ServerFacts
 from rexec_server.security import Security, build
-from rexec_server.state_dir import StartRefused
+from rexec_server.state_dir import Claim, StartRefused
+from rexec_server.unix_socket import UnixSocket, keep_names
 
 _log = logging.getLogger(__name__)
 
 PRUNE_SECONDS = 1.0
+NAMES_SECONDS = 0.5
 # Counting and adding up everything that is kept is dearer than looking for what has expired.
 EXCESS_EVERY = 5
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def run(config: Config, launcher: RunnerLauncher | None) -> None:
+def run(config: Config, claim: Claim, launcher: RunnerLauncher | None) -> None:
     """Serves until SIGTERM or SIGINT; `launcher` starts a runner when there is none. StartRefused."""
     logs.configure("rexec-server", config.log_format, config.log_level)
     try:
-        asyncio.run(_serve(config, launcher))
+        asyncio.run(_serve(config, claim, launcher))
     except RexecError as error:
         raise StartRefused(error.message) from error
 
 
-async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
+async def _serve(config: Config, claim: Claim, launcher: RunnerLauncher | None) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,6 +95,9 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         server = RpcServer(servicer, drain, interceptor, outer=outer, channelz_on=config.channelz, dev=config.dev)
         ingresses = Ingresses(server, config)
         addresses = await listen_all(server, config, ingresses)
+        sockets = keep_names(config)
+        for unix_socket in sockets:
+            stack.callback(unix_socket.release)
         front = await Front.prepare(config, server, addresses)
         await server.start()
         ingresses.start()
@@ -100,6 +106,8 @@ async def _serve(config: Config, launcher: RunnerLauncher | None) -> None:
         stack.push_async_callback(monitoring.stop)
         pruner = asyncio.create_task(_prune(executions))
         stack.callback(pruner.cancel)
+        keeper_of_names = asyncio.create_task(_keep_names(claim, sockets))
+        stack.callback(keeper_of_names.cancel)
         if front:
             front.start()
             stack.push_async_callback(front.stop)
@@ -168,6 +176,17 @@ async def _prune(executions: Executions) -> None:
             _log.warning("could not forget old executions: %s", error.message)
         rounds += 1
         await asyncio.sleep(PRUNE_SECONDS)
+
+
+async def _keep_names(claim: Claim, sockets: list[UnixSocket]) -> None:
+    """Makes what is removed under us anew: who comes later finds us by these names."""
+    while True:
+        for restore in (claim.restore, *(one.restore for one in sockets)):
+            try:
+                restore()
+            except (pid_file.Held, OSError) as error:
+                _log.warning("cannot make a removed name anew: %s", error)
+        await asyncio.sleep(NAMES_SECONDS)
 
 
 async def _end_all(executions: Executions) -> None:

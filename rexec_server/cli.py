@@ -100,7 +100,7 @@ def _configuration(file: str | None, flags: dict[str, Any]) -> Config:
 
 
 def _serve(config: Config) -> None:
-    claim(config.state_dir, dev=config.dev)
+    claimed = claim(config.state_dir, dev=config.dev)
     # In the one-user mode the runner is ours to start; else its own unit does that, and may be root.
     launcher = RunnerLauncher(config.state_dir, _runner_flags(config)) if config.start_runner else None
     if launcher:
@@ -110,7 +110,7 @@ def _serve(config: Config) -> None:
         become_undumpable()
     from rexec_server.app import run  # imports grpc
 
-    run(config, launcher)
+    run(config, claimed, launcher)
 
 
 def _runner_flags(config: Config) -> list[str]:

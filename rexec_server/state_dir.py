@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from typing import NamedTuple
 
 from rexec_server.core import pid_file
 from rexec_server.core.about import About, Newer
@@ -12,20 +13,37 @@ from rexec_server.core.durable import make_directories
 from rexec_server.core.schema import check_version
 from rexec_server.core.spool import SPOOL
 
+SERVER_PID = "server.pid"
+
 
 class StartRefused(Exception):
     """The server cannot start; the message says why, in one line."""
 
 
-def claim(state_dir: str, *, dev: bool) -> int:
-    """Makes the directory, and takes it for the life of this process. Returns the lock. StartRefused."""
+class Claim(NamedTuple):
+    """The right to serve a state directory, for the life of this process."""
+
+    directory: int
+    pid_path: str
+    lock: int
+
+    def restore(self) -> None:
+        """Makes the file with our pid anew when it was removed. Held, OSError."""
+        pid_file.restore(self.pid_path, self.lock)
+
+
+def claim(state_dir: str, *, dev: bool) -> Claim:
+    """Makes the directory, and takes it for the life of this process. StartRefused."""
     os.umask(0o077)
     try:
         make_directories(state_dir, 0o700)
         if not dev:
             _check_ours(state_dir)
         _check_versions(state_dir)
-        return pid_file.hold(f"{state_dir}/server.pid")
+        directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        pid_path = f"{state_dir}/{SERVER_PID}"
+        pid_file.hold_directory(directory, pid_path)
+        return Claim(directory, pid_path, pid_file.hold(pid_path))
     except pid_file.Held as other:
         raise StartRefused(f"another rexec-server (pid {other.pid}) serves {state_dir}") from None
     except Newer as newer:

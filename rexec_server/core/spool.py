@@ -39,6 +39,7 @@ SEGMENT_SUFFIX = ".log"
 INDEX_SUFFIX = ".index"
 
 RUNNER_SOCKET = "runner.sock"
+RUNNER_PID = "runner.pid"
 SPOOL = "spool"
 
 # Room for an exit record, taken at the start, so that a full disk cannot keep the end from being written.

@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 # How long a dead runner or shim may take to be replaced before a caller is told.
 PATIENCE_SECONDS = 10.0
+# And how long a socket whose name was removed may take to be made anew.
+NAME_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
 # A runner that is to become our version first looks whether that one starts.
 _UPGRADE_SECONDS = 60.0
@@ -235,6 +237,8 @@ class LocalEngine:
                     finally:
                         await channel.close()
             except (OSError, Unavailable) as error:
+                if isinstance(error, FileNotFoundError) and os.path.isdir(self.directory(name)):
+                    deadline = min(deadline, asyncio.get_running_loop().time() + NAME_SECONDS)
                 if asyncio.get_running_loop().time() > deadline:
                     raise Unavailable(f"the supervisor of execution {name} does not answer: {error}") from error
             await asyncio.sleep(_RETRY_SECONDS)

@@ -15,7 +15,7 @@ from rexec_server import logs, notify
 from rexec_server.core import pid_file
 from rexec_server.core.about import About, Newer
 from rexec_server.core.boot import boot_id
-from rexec_server.core.spool import SPOOL
+from rexec_server.core.spool import RUNNER_PID, SPOOL
 from rexec_server.process import become_undumpable
 from rexec_server.runner import cgroup, linux
 from rexec_server.runner.estate import Standing
@@ -42,6 +42,7 @@ def main() -> None:
     if server:
         _share_group(server, options.server_user)
     state_dir, lock = (left.state_dir, left.lock) if left else _open_state_dir(options.state_dir, server, options.dev)
+    _hold_spool(state_dir, options.state_dir, again=left is not None)
     standing = Standing(state_dir, lock, _current_directory(), __version__)
     os.chdir("/")
     linux.set_process_name("rexec-runner")
@@ -128,7 +129,7 @@ def _open_state_dir(path: str, server: ServerUser | None, dev: bool) -> tuple[in
     try:
         state_dir = open_state_dir(path, server, dev=dev)
         os.umask(0o027)
-        lock = pid_file.hold("runner.pid", dir_fd=state_dir)
+        lock = pid_file.hold(RUNNER_PID, dir_fd=state_dir)
     except pid_file.Held as other:
         _refuse(f"another runner (pid {other.pid}) serves {path}")
     except Newer as newer:
@@ -136,6 +137,16 @@ def _open_state_dir(path: str, server: ServerUser | None, dev: bool) -> tuple[in
     except OSError as error:
         _refuse(f"cannot use {path}: {error.strerror or error}")
     return state_dir, lock
+
+
+def _hold_spool(state_dir: int, path: str, *, again: bool) -> None:
+    """Locks the spool itself too, for the life of this process: the lock in the state directory is a file's name."""
+    spool = os.open(SPOOL, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=state_dir)
+    try:
+        pid_file.hold_directory(spool, RUNNER_PID, state_dir)
+    except pid_file.Held as other:
+        if not again:  # our predecessor in this process had it until just now; a shim is yet to close its copy
+            _refuse(f"another runner (pid {other.pid}) serves {path}")
 
 
 def _refuse(why: str) -> NoReturn:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 from collections.abc import Callable
 
 from rexec_server.core.spool import CONTROL, Reason
 from rexec_server.runner.counters import Counters
 from rexec_server.runner.loop import READ, Loop
+from rexec_server.runner.records import is_removed
 from rexec_server.runner.stdin import StdinWrite
 from rexec_server.runner.supervision import Supervision
 from rexec_server.runner.wire import Connection, Message, listen, peer_uid, remove_socket
@@ -30,16 +32,38 @@ class Control:
         self._directory = directory
         self._listener: socket.socket | None = None
         self._closed = False
+        self._names = self._watch_names()
         self._listen()
 
     def close(self) -> None:
         self._closed = True
+        if self._names is not None:
+            self._loop.names.forget(self._names)
         if self._listener:
-            self._loop.unwatch(self._listener.fileno())
-            self._listener.close()
+            self._stop_listening()
             remove_socket(self._directory, CONTROL)
         for connection in list(self._connections):
             connection.close()
+
+    def _watch_names(self) -> int | None:
+        try:
+            return self._loop.names.watch(self._directory, self._look_at_names)
+        except OSError:  # no descriptor is left: the socket stays as it is
+            return None
+
+    def _look_at_names(self) -> None:
+        """Makes the socket anew when its name is gone. When all of the directory is, nothing may go on."""
+        if is_removed(self._directory):
+            self._supervision.lose()
+        elif self._listener and not os.access(CONTROL, os.F_OK, dir_fd=self._directory):
+            self._stop_listening()
+            self._listen()
+
+    def _stop_listening(self) -> None:
+        assert self._listener is not None
+        self._loop.unwatch(self._listener.fileno())
+        self._listener.close()
+        self._listener = None
 
     def _listen(self) -> None:
         if self._closed:

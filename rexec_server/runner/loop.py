@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from rexec_server.runner.names import Names
 from rexec_server.runner.reserve import Reserve
 
 READ = select.EPOLLIN
@@ -47,6 +48,7 @@ class Loop:
         self._order = itertools.count()
         self._stopped = False
         self._signals: dict[int, Callable[[], None]] = {}
+        self.names = Names(self)
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Calls `callback(ready_events)` whenever fd is ready, also for hang-up; replaces an earlier watch of fd."""

@@ -24,23 +24,37 @@ class Peers:
         self._trusted_uids = trusted_uids
         self._answer = answer
         self._connections: set[Connection] = set()
+        self._paused = False
 
     def __bool__(self) -> bool:
         return bool(self._connections)
 
     def listen(self) -> None:
-        self._loop.watch(self._listener.fileno(), READ, lambda _: self._accept())
+        self._loop.watch(self._listener.fileno(), READ, self._ready)
 
     def pause(self) -> None:
         """Takes no further request: they wait in their sockets."""
+        self._paused = True
         self._loop.unwatch(self._listener.fileno())
         for connection in self._connections:
             connection.pause(True)
 
     def resume(self) -> None:
+        self._paused = False
         self.listen()
         for connection in self._connections:
             connection.pause(False)
+
+    def replace_listener(self, listener: socket.socket) -> None:
+        """Goes on with another listener, as the name of the one before is gone; who came by that name is taken."""
+        if self._paused:
+            return listener.close()
+        while self._accept():
+            pass
+        self._loop.unwatch(self._listener.fileno())
+        self._listener.close()
+        self._listener = listener
+        self.listen()
 
     @property
     def quiet(self) -> bool:
@@ -56,15 +70,20 @@ class Peers:
         """Goes on with connections that a predecessor in this process had."""
         return {fd: self._connect(socket.socket(fileno=fd)) for fd in descriptors}
 
-    def _accept(self) -> None:
+    def _ready(self, _: int) -> None:
+        self._accept()
+
+    def _accept(self) -> bool:
+        """Takes a caller who waits. Returns False when there is none."""
         try:
             sock, _ = self._listener.accept()
         except OSError:  # the caller has gone, or there are too many descriptors
-            return
-        if peer_uid(sock) not in self._trusted_uids:
+            return False
+        if peer_uid(sock) in self._trusted_uids:
+            self._connect(sock)
+        else:
             sock.close()
-            return
-        self._connect(sock)
+        return True
 
     def _connect(self, sock: socket.socket) -> Connection:
         connection = Connection(self._loop, sock, self._answer, self._connections.discard)

@@ -16,10 +16,12 @@ from collections.abc import Set
 from contextlib import suppress
 
 from rexec_server import notify
+from rexec_server.core import pid_file
 from rexec_server.core.about import About
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import (
     FIFO_IN,
+    RUNNER_PID,
     RUNNER_SOCKET,
     SPOOL,
     STDIN_STATE,
@@ -41,7 +43,7 @@ from rexec_server.runner.shim import Order, Site, errno_name, run_shim
 from rexec_server.runner.takeover import RESTARTED, Remains, Takeover, abandon
 from rexec_server.runner.upgrade import Upgrade
 from rexec_server.runner.vanished import Undertaker
-from rexec_server.runner.wire import HEADER, Connection, Message, listen
+from rexec_server.runner.wire import HEADER, Connection, Message, is_socket, listen
 
 _log = logging.getLogger("rexec.runner")
 
@@ -91,6 +93,9 @@ class Runner:
         self._peers.listen()
         self._loop.on_child(self._reap)
         self._upgrade.listen()
+        with suppress(OSError):  # no descriptor is left: removed names stay so
+            self._loop.names.watch(self._standing.state_dir, self._restore_names)
+        self._restore_names()  # removed while a predecessor of ours in this process had no time
         # Listening comes before looking: a shim whose input ends meanwhile can tell us.
         known = self._go_on(self._left) if self._left else frozenset()
         for name in set(os.listdir(self._spool)) - known:
@@ -324,6 +329,18 @@ class Runner:
                 remains = Remains(name, held.directory, execution.pipes, pidfd, name in self._older)
                 self._takeover.find(remains, held=True)
         return left.executions.keys()
+
+    def _restore_names(self) -> None:
+        """Makes what is removed under us anew: who comes later finds us by these names."""
+        state_dir, lock = self._standing.state_dir, self._standing.lock
+        try:
+            pid_file.restore(RUNNER_PID, lock, state_dir)
+            if not is_socket(state_dir, RUNNER_SOCKET):
+                self._peers.replace_listener(listen(state_dir, RUNNER_SOCKET))
+                _log.warning("%s was removed; listening there again", RUNNER_SOCKET)
+        except (pid_file.Held, OSError) as error:
+            _log.warning("cannot make a removed name anew: %s", error)
+            self._loop.call_later(FIND_RETRY_SECONDS, self._restore_names)
 
     def _exit_if_idle(self) -> None:
         if not self._peers and not self._executions:

@@ -17,6 +17,8 @@ from rexec_server.runner.wire import encode
 
 # As much as an empty FIFO takes; a larger write gains nothing.
 WRITE_BYTES = 64 * 1024
+# Between two attempts to tell the runner something while its socket has no name.
+LONGEST_PAUSE_SECONDS = 5.0
 
 
 class StdinWrite:
@@ -129,13 +131,16 @@ class StdinFeed:
         self._queue.popleft().done(error)
 
 
-def tell_runner_of_eof(loop: Loop, directory: int, execution: str) -> None:
+def tell_runner_of_eof(loop: Loop, directory: int, execution: str, pause: float = 0.05) -> None:
     """Asks the runner to let go of the input FIFO too; only then does the command see the end of its input."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock:
         try:
             sock.connect(f"/proc/self/fd/{directory}/../../{RUNNER_SOCKET}")
             sock.send(encode({"op": "stdin_eof", "id": execution}))
         except BlockingIOError:  # too busy to accept
-            loop.call_later(0.05, lambda: tell_runner_of_eof(loop, directory, execution))
+            loop.call_later(pause, lambda: tell_runner_of_eof(loop, directory, execution))
+        except FileNotFoundError:  # its name was removed, and the runner is to make it anew
+            longer = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            loop.call_later(pause, lambda: tell_runner_of_eof(loop, directory, execution, longer))
         except OSError:
             pass  # no runner: then none holds the FIFO, and the next will read in the state that input is over

@@ -189,6 +189,12 @@ class Supervision:
         self._parts.tree.signal_all(signal.SIGCONT)  # a stopped process gets TERM only when it continues
         self._arm_kill(self._ending.kill_at)
 
+    def lose(self) -> None:
+        """Its directory is gone, and with it the place of its record: nothing of it goes on that nobody knows of."""
+        if not self._exited:
+            self._ending = Ending(Reason.LOST, time.monotonic())
+            self._parts.tree.kill()
+
     def reap_orphans(self, children: list[int]) -> None:
         """Reaps those of our children that are not the leader: orphans of the command, which became ours."""
         let_go(children)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +41,13 @@ def listen(directory: int, name: str) -> socket.socket:
         os.umask(umask)
     listener.listen(128)
     return listener
+
+
+def is_socket(directory: int, name: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def remove_socket(directory: int, name: str) -> None:
