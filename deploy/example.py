@@ -82,9 +82,9 @@ class Example:
 
     def _filled(self, template: str, hosts: list[str]) -> str:
         host = hosts[0] if self.address in EVERYWHERE else self.address
-        tokens, certificates, gateway = (f"{self.address}:{port}" for port in self.ports)
+        certificates, tokens, gateway = (f"{self.address}:{port}" for port in self.ports)
         if template == "README.md":  # there they are what a client is told
-            tokens, certificates, gateway = (f"{host}:{port}" for port in self.ports)
+            certificates, tokens, gateway = (f"{host}:{port}" for port in self.ports)
         values = {
             "TIER": _text("tier-users" if self.server else "tier-one"),
             "START": _text("start-users" if self.server else "start-one"),
@@ -182,7 +182,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--host", metavar="NAME", action="append", default=[], help="a name or address of this machine")
     parser.add_argument("--address", default="127.0.0.1", help="where it listens [127.0.0.1]")
     parser.add_argument("--ports", type=int, nargs=3, default=[50051, 50052, 3000],
-                        metavar=("TOKENS", "CERTIFICATES", "HTTPS"), help="[50051 50052 3000]")  # fmt: skip
+                        metavar=("CERTIFICATES", "TOKENS", "HTTPS"), help="[50051 50052 3000]")  # fmt: skip
     return parser.parse_args()
 
 

@@ -39,7 +39,7 @@ class Deployed:
         self._above = Path(tempfile.mkdtemp(prefix="rexec-deployed-"))
         self._above.chmod(0o777 | 0o1000)
         self.directory = self._above / "example"
-        self.ports = _free_ports(3)
+        self.ports = free_ports(3)
         self.gateway = f"https://127.0.0.1:{self.ports[2]}"
         self._processes: list[subprocess.Popen[bytes]] = []
         command = [*(maker or [sys.executable]), ROOT / "deploy" / "example.py", self.directory]
@@ -108,7 +108,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             one.kill()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Each is given once. The kernel gives none of these to who asks for any port, nor does another worker."""
     found = list(itertools.islice(filter(_is_free, _PORTS), count))
     assert len(found) == count, "no free ports are left"

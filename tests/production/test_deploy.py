@@ -20,6 +20,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
+from bench.http2_flood import Flood
 from tests.page.browser import CHROMEDRIVER, CHROMIUM, WIDE, Browser, Page
 from tests.production.deployed import ROOT, Deployed
 from tests.runner import users
@@ -52,6 +53,14 @@ def test_the_rexec_command(three_users: Deployed) -> None:
     assert lines[:2] == ["the second line", "the last line"]
     assert lines[2].startswith(f"uid={users.COMMAND.pw_uid}({users.COMMAND.pw_name})")
     assert "0(root)" not in lines[2]
+
+
+def test_a_stranger_gets_no_further_than_the_handshake(three_users: Deployed) -> None:
+    """The first listener of the example asks for a certificate: without one no header is read."""
+    flood = Flood(("127.0.0.1", three_users.ports[0]), three_users.path("ca.pem"), frames=20, seconds=60)
+    assert flood.run().disconnected == 1
+    done = three_users.run(three_users.block("Python"))
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_python_client(three_users: Deployed) -> None:
@@ -151,10 +160,13 @@ def test_who_is_root_and_who_is_not(three_users: Deployed) -> None:
             line = " ".join(process.cmdline())
             if str(three_users.directory) in line and "setpriv" not in line:
                 found[line] = process
-    names = {"gateway": "rexec_server.gateway", "runner": "rexec_server.runner", "server": "-m rexec_server --config"}
+    names = {
+        "gateway": "rexec_server.gateway", "ingress": "rexec_server.ingress", "runner": "rexec_server.runner",
+        "server": "-m rexec_server --config",
+    }  # fmt: skip
     by_name = {name: next(found[line] for line in found if module in line) for name, module in names.items()}
     assert by_name["runner"].uids().effective == 0
-    for name in ("server", "gateway"):
+    for name in ("server", "gateway", "ingress"):
         assert set(by_name[name].uids()) == {users.SERVER.pw_uid}
         assert by_name[name].gids().effective == users.SERVER.pw_gid
         # Of a process that is not dumpable, these belong to root, whoever it runs as.

@@ -18,10 +18,11 @@ loader_ok = "callers give it no argument"
 
 
 def connect(example: Deployed) -> Client:
-    """With her key."""
+    """With her certificate."""
     return Client(
         f"127.0.0.1:{example.ports[0]}",
-        key_file=example.path("callers/alice/alice.jwk"),
+        cert=example.path("callers/alice/alice.pem"),
+        key=example.path("callers/alice/alice.key"),
         ca=example.path("ca.pem"),
     )
 

@@ -48,7 +48,7 @@ class Booted(Machine):
         cgroups = _need_systemd()
         super().__init__(_BOOT, namespaces=("--cgroup", "--uts", "--ipc"))
         self._cgroup = Path(f"{cgroups}/rexec-tests-{os.getpid()}")
-        tokens, _, gateway = self.example.ports
+        _, tokens, gateway = self.example.ports
         self.configure(
             "gateway.env", f"REXEC_GATEWAY_LISTEN=127.0.0.1:{gateway}\nREXEC_GATEWAY_TARGET=127.0.0.1:{tokens}\n"
         )

@@ -115,11 +115,13 @@ class Machine:
         (self.place / "opt/rexec/bin/python").symlink_to(users.PYTHON)
         self.settings.mkdir(parents=True)
         text = (ROOT / "deploy" / "rexec.toml").read_text()
-        self.configure("rexec.toml", text.replace(":50051", f":{self.example.ports[0]}"))
+        for usual, port in ((":50051", self.example.ports[0]), (":50052", self.example.ports[1])):
+            text = text.replace(usual, f":{port}")
+        self.configure("rexec.toml", text)
         for source, *names in (
             (server / "callers.toml", "callers.toml"), (server / "policy.toml", "policy.toml"),
             (server / "server.pem", "server.pem", "gateway.pem"), (server / "server.key", "server.key", "gateway.key"),
-            (self.example.directory / "ca.pem", "ca.pem"),
+            (self.example.directory / "ca.pem", "ca.pem", "callers-ca.pem"),
         ):  # fmt: skip
             for name in names:
                 shutil.copyfile(source, self.settings / name)
