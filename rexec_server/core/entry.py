@@ -6,6 +6,7 @@ import asyncio
 import os
 from dataclasses import replace
 
+from rexec_server.core.executed import has_executed
 from rexec_server.core.execution import Execution, Extent, Key, State, final_state
 from rexec_server.core.holding import Holding
 from rexec_server.core.log import LogReader, Reading
@@ -130,7 +131,7 @@ class Entry:
             return False  # damaged by a power cut; the runner makes it LOST
         self.unattended_timeout = record.supervision["unattended_timeout"]
         self.waiting_timeout = record.supervision.get("waiting_timeout")
-        if self._execution.state != State.STARTING:
+        if self._execution.state != State.STARTING or not has_executed(record.pid, record.pid_start):
             return False
         self._execution = replace(self._execution, state=State.RUNNING, pid=record.pid, start_time=record.start_time)
         return True

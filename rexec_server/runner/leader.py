@@ -49,10 +49,10 @@ class Leader:
         except (ProcessLookupError, PermissionError):
             pass  # ended; or it has become another user by a setuid program, and is out of our reach
 
-    def reap(self, *, exiting: bool = False) -> None:
-        """exiting: it is about to end, and is waited for; else it has ended."""
+    def reap(self) -> None:
+        """Reaps it after its end, and forgets it."""
         try:
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | (0 if exiting else os.WNOHANG))
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
-            pass  # not our child: somebody else reaps it
+            pass  # not our child: its parent reaps it
         os.close(self.pidfd)

@@ -8,15 +8,26 @@ import os
 from rexec_server.core.spool import FLOOR_FORMAT, FLOOR_POSITION, LOCK, Waiting
 
 
-def take_lock(directory: int) -> int | None:
-    """Takes the right to write, held until this process ends; None when another has it."""
-    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+def open_lock(directory: int) -> int:
+    return os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+
+
+def hold_lock(lock: int) -> bool:
+    """Takes it if it is free; whether it was."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
+        return False
+    return True
+
+
+def take_lock(directory: int) -> int | None:
+    """Takes the right to write, held until this process ends; None when another has it."""
+    lock = open_lock(directory)
+    if hold_lock(lock):
+        return lock
+    os.close(lock)
+    return None
 
 
 def ring(lock: int, waiting: Waiting = Waiting.NOTHING) -> None:

@@ -12,8 +12,10 @@ import os
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Set
 from contextlib import suppress
+from dataclasses import dataclass
 
 from rexec_server import notify
 from rexec_server.core import pid_file
@@ -49,6 +51,18 @@ _log = logging.getLogger("rexec.runner")
 
 REAP_RETRY_SECONDS = 0.1
 FIND_RETRY_SECONDS = 5.0
+# An upgrade waits for a start no longer than this once its command is on record: it may hang before its exec.
+SLOW_START_SECONDS = 2.0
+
+
+@dataclass
+class _Start:
+    """A request to start that has no answer yet."""
+
+    connection: Connection
+    number: int | None
+    execution: str
+    waited_since: float | None = None  # by an upgrade, on CLOCK_MONOTONIC
 
 
 class Runner:
@@ -65,7 +79,7 @@ class Runner:
         self._left = left
         self._loop = Loop(Reserve())
         self._spool = open_directory(SPOOL, standing.state_dir)
-        self._starting: set[int] = set()  # descriptors on which shims will report
+        self._starting: dict[socket.socket, _Start] = {}  # by the socket on which its shim will report
         self._executions: dict[str, Execution] = {}
         self._older = set(left.older if left else ())  # from an earlier boot, and not settled yet
         known = (left.shims, left.leaders, left.orphans) if left else ({}, {}, {})
@@ -214,8 +228,8 @@ class Runner:
             if pid == 0:
                 run_shim(order, self._site)
         self._family.shims[pid] = name
-        self._starting.add(report.fileno())
-        self._loop.watch(report.fileno(), READ, lambda _: self._pass_on(connection, request, report))
+        self._starting[report] = _Start(connection, request.get("number"), name)
+        self._loop.watch(report.fileno(), READ, lambda _: self._pass_on(report, report.recv(65536)))
         return None
 
     def _not_forked(self, name: str, execution: Execution, error: OSError) -> Message:
@@ -227,17 +241,16 @@ class Runner:
         del self._executions[name]
         return {"start_error": start_error}
 
-    def _pass_on(self, connection: Connection, request: Message, report: socket.socket) -> None:
+    def _pass_on(self, report: socket.socket, data: bytes) -> None:
         """What the shim says of the start; nothing when it died, or gave way: then the spool says it."""
-        data = report.recv(65536)
+        start = self._starting.pop(report)
         self._loop.unwatch(report.fileno())
-        self._starting.discard(report.fileno())
         report.close()
-        execution = self._executions.get(request["id"])
+        execution = self._executions.get(start.execution)
         if execution and execution.pipes.stdin >= 0:
             execution.pipes.hold_stdin(execution.directory)
         said = json.loads(data[HEADER.size :]) if data else {}
-        connection.send({"number": request.get("number"), "instance": self._receipts.instance, **said})
+        start.connection.send({"number": start.number, "instance": self._receipts.instance, **said})
 
     # --- what lives and dies ---
 
@@ -315,6 +328,12 @@ class Runner:
     # --- from version to version ---
 
     def _is_quiet(self) -> bool:
+        for report, start in list(self._starting.items()):
+            execution = self._executions.get(start.execution)
+            start.waited_since = start.waited_since or time.monotonic()
+            slow = time.monotonic() - start.waited_since > SLOW_START_SECONDS
+            if slow and execution and readable_start(execution.directory):
+                self._pass_on(report, b"")  # it may hang before its exec; its shim, and the spool, have all there is
         return not self._starting and not self._undertaker.busy and self._peers.quiet
 
     def _go_on(self, left: Handover) -> Set[str]:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
+from rexec_server.core.executed import has_executed
 from rexec_server.core.launch import Launch, StderrMode, StdinMode
 from rexec_server.core.spool import FIFO_IN, START, Channel, ExitRecord, Reason, StartError, StartRecord
 from rexec_server.runner import linux
@@ -24,11 +25,11 @@ from rexec_server.runner.lock import ring, take_lock
 from rexec_server.runner.loop import Loop
 from rexec_server.runner.pipes import Pipes, open_commands_output, open_stdin_writer, remove_fifos
 from rexec_server.runner.records import is_ended
-from rexec_server.runner.spawn import Stdio, fork_command
+from rexec_server.runner.spawn import Born, Stdio, fork_command
+from rexec_server.runner.starting import Report, Starting
 from rexec_server.runner.stdin import StdinFeed, StdinWrite, tell_runner_of_eof
 from rexec_server.runner.supervision import Parts, Supervision, Terms
 from rexec_server.runner.tree import ProcessTree, children
-from rexec_server.runner.wire import encode
 
 
 class Site(NamedTuple):
@@ -87,7 +88,7 @@ def _keep_only(order: Order) -> None:
 
 
 def _supervise(order: Order, lock: int, site: Site) -> None:
-    draft = ExitDraft(order.directory)
+    draft, report = ExitDraft(order.directory), Report(order.report)
     try:
         ring(lock)
         if order.launch.stdin_mode == StdinMode.OPEN:
@@ -97,23 +98,17 @@ def _supervise(order: Order, lock: int, site: Site) -> None:
         born = fork_command(order.launch, stdio, draft.fd, cgroup, site.heritage)
     except OSError as error:
         start_error = StartError(errno_name(error), f"could not prepare the start: {error.strerror}")
-        return _fail(order, draft, lock, start_error)
+        _fail(order, draft, lock, start_error)
+        return report.tell({"start_error": start_error})
     for fd in set(stdio):
         os.close(fd)
     order.pipes.release_stdin()
     leader = Leader.of_child(born.pid)
     writer = open_stdin_writer(order.directory) if order.launch.stdin_mode == StdinMode.OPEN else -1
     terms = Terms.of(order.launch)
-    failure, start_ticks = None, 0
-    try:
-        start_ticks = _write_start(order.directory, born.pid, terms, site.boot_id)
-    except OSError as error:
-        born.cancel()
-        failure = StartError(errno_name(error), f"could not record the start: {error.strerror}")
-    failure = failure or born.release()
-    if failure:
-        leader.reap(exiting=True)  # or its cgroup could not be removed
-        return _fail(order, draft, lock, failure)
+    start_ticks = linux.start_ticks(born.pid)
+    assert start_ticks is not None  # it is unreaped
+    failure = _release(order.directory, born, start_ticks, terms, site.boot_id)
 
     loop = Loop()
     tree = ProcessTree(born.pid, start_ticks, _own_children(born.pid), cgroup)
@@ -122,14 +117,33 @@ def _supervise(order: Order, lock: int, site: Site) -> None:
 
     def ended() -> None:
         control.close()
+        if not supervision.start_error:
+            report.tell({"pid": born.pid})
+
+    def decided(error: StartError | None) -> None:
+        supervision.start_error = supervision.start_error or error
+        if not supervision.start_error and has_executed(born.pid, start_ticks):
+            report.tell({"pid": born.pid})  # else it is about to end, and that is told then
 
     supervision = Supervision(loop, terms, parts, ended, on_gone=loop.stop)
+    supervision.start_error = failure
     control = Control(loop, order.directory, supervision, site.trusted_uids)
     loop.on_child(lambda: supervision.reap_orphans(children(os.getpid())))
     supervision.reap_orphans(children(os.getpid()))  # what came before that told nobody
+    Starting(loop, born.failure, decided)
     supervision.start()
-    _tell(order.report, {"pid": born.pid})
     loop.run()
+    report.tell({"start_error": supervision.start_error})
+
+
+def _release(directory: int, born: Born, start_ticks: int, terms: Terms, boot_id: str) -> StartError | None:
+    """Lets the command go on to its exec once it is on record. Returns why it never will."""
+    try:
+        _write_start(directory, born.pid, start_ticks, terms, boot_id)
+    except OSError as error:
+        born.cancel()
+        return StartError(errno_name(error), f"could not record the start: {error.strerror}")
+    return born.release()
 
 
 def _open_commands_side(order: Order) -> Stdio:
@@ -159,11 +173,9 @@ def _enter_cgroup(order: Order, site: Site) -> Cgroup | None:
     return cgroup
 
 
-def _write_start(directory: int, pid: int, terms: Terms, boot_id: str) -> int:
-    """Puts the command's identity on disk, which its exec waits for. Returns its start time in clock ticks."""
-    ticks = linux.start_ticks(pid)
+def _write_start(directory: int, pid: int, ticks: int, terms: Terms, boot_id: str) -> None:
+    """Puts the command's identity on disk, which its exec waits for. OSError."""
     own_ticks = linux.start_ticks(os.getpid())
-    assert ticks is not None  # it is unreaped
     assert own_ticks is not None
     record = StartRecord(pid, ticks, os.getpid(), own_ticks, boot_id, linux.now_ns(), terms.to_json())
     fd = os.open(START, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
@@ -173,7 +185,6 @@ def _write_start(directory: int, pid: int, terms: Terms, boot_id: str) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
-    return ticks
 
 
 def _feed_stdin(loop: Loop, order: Order, writer: int) -> StdinFeed | None:
@@ -200,15 +211,6 @@ def _fail(order: Order, draft: ExitDraft, lock: int, error: StartError) -> None:
     draft.finish(ExitRecord(Reason.START_FAILED, linux.now_ns(), 0, 0, output_complete=True, start_error=error))
     remove_fifos(order.directory)
     ring(lock)
-    _tell(order.report, {"start_error": error})
-
-
-def _tell(report: int, message: dict[str, object]) -> None:
-    try:
-        os.write(report, encode(message))
-    except OSError:
-        pass  # the runner died; the spool says it too
-    os.close(report)
 
 
 def _leave_traceback(directory: int) -> None:

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import resource
+import signal
 from typing import NamedTuple, NoReturn
 
 from rexec_server.core.launch import Launch
@@ -21,7 +22,7 @@ from rexec_server.runner.cgroup import Cgroup
 from rexec_server.runner.heritage import Heritage
 
 _BARRIER_OPEN = b"x"
-_NOT_EXECUTED = 127
+NOT_EXECUTED = 127  # the exit code of its process, where it has not come to be the command's
 # An error's text has its place in the exit record, which is 4 KiB; JSON may need twelve bytes for a character.
 _LONGEST = 300
 
@@ -50,28 +51,19 @@ class Born(NamedTuple):
     failure: int
 
     def release(self) -> StartError | None:
-        """Lets it exec. Returns why that failed, or None when the command runs."""
+        """Lets it exec. Returns why it never will when it is dead already; else `failure` tells, sooner or later."""
         try:
             os.write(self.barrier, _BARRIER_OPEN)
         except BrokenPipeError:
-            os.close(self.failure)
             return StartError("ECANCELED", "its process died before it was executed")
         finally:
             os.close(self.barrier)
-        data = self._await_exec()
-        return StartError(*json.loads(data)["start_error"]) if data else None
+        return None
 
     def cancel(self) -> None:
-        """Lets it end without exec, and waits until it has written its last note."""
+        """Ends it instead."""
+        os.kill(self.pid, signal.SIGKILL)  # it is ours, and unreaped
         os.close(self.barrier)
-        self._await_exec()
-
-    def _await_exec(self) -> bytes:
-        data = b""
-        while piece := os.read(self.failure, 4096):
-            data += piece
-        os.close(self.failure)
-        return data
 
 
 def fork_command(launch: Launch, stdio: Stdio, exit_draft: int, cgroup: Cgroup | None, heritage: Heritage) -> Born:
@@ -107,6 +99,7 @@ def _run_child(
     step = "start"
     note = None
     try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what ends a command ends it here too
         # Mapped, since the command's limits hold for files that are written, and a note must always find its place.
         note = mmap.mmap(exit_draft, EXIT_RECORD_BYTES)
         os.setsid()
@@ -134,7 +127,7 @@ def _run_child(
     except BaseException as error:  # whatever it is, it must not pass for the command's own exit
         _tell_failure(error, step, failure, note)
     finally:
-        os._exit(_NOT_EXECUTED)
+        os._exit(NOT_EXECUTED)
 
 
 def _set_stdio(stdio: Stdio) -> None:

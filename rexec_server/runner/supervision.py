@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from rexec_server.core.launch import Launch, Leftovers, Overflow
-from rexec_server.core.spool import Channel, ExitRecord, Reason
-from rexec_server.runner import linux
+from rexec_server.core.spool import Channel, ExitRecord, Reason, StartError
+from rexec_server.runner import linux, spawn
 from rexec_server.runner.cgroup import Cgroup
 from rexec_server.runner.ending import Ending, ExitDraft
 from rexec_server.runner.leader import Leader
@@ -34,6 +34,8 @@ from rexec_server.runner.tree import ProcessTree
 UNKILLABLE_SECONDS = 10.0
 # A process that forks and exits, again and again, can be between two places whenever one look passes by.
 QUIET_LOOKS = 5
+_NOT_EXECUTED = Status(spawn.NOT_EXECUTED, None)
+_HANGS = "it was ended before it was executed; its process hangs in the kernel, and will be dead when it comes back"
 _UNSEEN = "its shim died, and a runner that was not its parent could not see its status"
 
 
@@ -106,6 +108,8 @@ class Supervision:
         self._output = Output(loop, self._log, parts.fifos, parts.lock, self._reach_output_limit)
         self._output.on_progress = self._check_drained
         self._output.on_wait = self._time_wait
+        self.start_error: StartError | None = None  # why it was never executed, where that is certain
+        self._hangs = False
         self._status: Status | None = None
         self._ended_at = 0
         self._exited = self._settling = self._drain_over = self._give_up = False
@@ -205,7 +209,18 @@ class Supervision:
     def _arm_kill(self, kill_at: float) -> None:
         if self._kill:
             self._kill.cancel()
-        self._kill = self._loop.call_later(max(0.0, kill_at - time.monotonic()), self._parts.tree.kill)
+        self._kill = self._loop.call_later(max(0.0, kill_at - time.monotonic()), self._kill_all)
+
+    def _kill_all(self) -> None:
+        self._parts.tree.kill()
+        self._kill = self._loop.call_later(UNKILLABLE_SECONDS, self._give_up_start)
+
+    def _give_up_start(self) -> None:
+        """A process that hangs in the kernel before its exec is killed when it comes back, and never runs anything."""
+        if not self._parts.tree.executed:
+            self._hangs = True
+            self.start_error = self.start_error or StartError("ECANCELED", _HANGS)
+            self._on_leader_exit()
 
     def _reach_output_limit(self) -> None:
         if self.running:
@@ -296,25 +311,33 @@ class Supervision:
         self._on_gone()
 
     def _record(self, unstored: dict[Channel, int]) -> ExitRecord:
-        status, start_error = self._status, self._parts.draft.start_error()
-        if start_error:
-            status = None
+        start_error = self.start_error = self._find_start_error()
+        status = None if start_error else self._status
         return ExitRecord(
-            reason=Reason.START_FAILED if start_error else self._reason(),
+            reason=self._reason(start_error),
             end_time=self._ended_at,
             stdout_bytes=self._log.produced[Channel.STDOUT] + unstored.get(Channel.STDOUT, 0),
             stderr_bytes=self._log.produced[Channel.STDERR] + unstored.get(Channel.STDERR, 0),
-            output_complete=self._output_complete,
+            output_complete=self._output_complete or start_error is not None,
             leftover_processes=self._leftovers,
             exit_code=status.exit_code if status else None,
             signal=status.signal if status else None,
             start_error=start_error,
             lost=None if status or start_error else _UNSEEN,
-            usage=self._parts.leader.usage,
+            usage=None if start_error else self._parts.leader.usage,
             written_by=self._parts.writer,
         )
 
-    def _reason(self) -> Reason:
+    def _find_start_error(self) -> StartError | None:
+        """Why it certainly never ran, as its process told us, or whoever supervised it before."""
+        error = self.start_error or self._parts.draft.start_error()
+        if error is None and self._status == _NOT_EXECUTED and not self._parts.tree.executed:
+            error = StartError("ECANCELED", "its process ended before it was executed")  # and its note was lost
+        return error
+
+    def _reason(self, start_error: StartError | None) -> Reason:
+        if start_error:
+            return self._ending.reason if self._hangs and self._ending else Reason.START_FAILED
         if self._status is None:
             return Reason.LOST
         if self._ending:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
+from rexec_server.core.executed import has_executed
 from rexec_server.core.launch import Overflow
 from rexec_server.core.spool import (
     CONTROL,
@@ -27,9 +29,9 @@ from rexec_server.runner.control import Control
 from rexec_server.runner.ending import ExitDraft, finish_unseen
 from rexec_server.runner.family import Family
 from rexec_server.runner.leader import Leader
-from rexec_server.runner.lock import ring, take_lock
+from rexec_server.runner.lock import hold_lock, open_lock, ring, take_lock
 from rexec_server.runner.log_writer import DamagedLog, LogWriter
-from rexec_server.runner.loop import READ, Loop
+from rexec_server.runner.loop import READ, Loop, Timer
 from rexec_server.runner.mending import mend_log, sync_log
 from rexec_server.runner.output import Discard, hung_up
 from rexec_server.runner.pipes import Pipes, let_hang_up, open_stdin_writer, remove_fifos
@@ -42,6 +44,7 @@ from rexec_server.runner.vanished import Undertaker
 from rexec_server.runner.wire import remove_socket
 
 RETRY_SECONDS = 0.01
+LOCK_RETRY_SECONDS = 0.1
 # How soon to try again what a full disk, or too many open files, did not allow.
 NO_ROOM_RETRY_SECONDS = 0.5
 RESTARTED = "the machine was restarted"
@@ -73,6 +76,7 @@ class Takeover:
         self._family = family
         self._undertaker = undertaker
         self._on_gone = on_gone
+        self._shared_locks: dict[int, Timer] = {}  # locks that a command's process has still
         self.pidfds: dict[str, int] = {}  # of the leaders of those that are not over, where they were opened
 
     def take(self, remains: Remains) -> None:
@@ -81,13 +85,14 @@ class Takeover:
         let_hang_up(remains.pipes.outputs.values())
         try:
             ended = is_ended(directory)
-            lock = None if ended else take_lock(directory)
+            lock = None if ended else take_lock(directory) or self._share_lock(directory)
         except OSError:  # no descriptor is left, or the disk is damaged
             return self._later(NO_ROOM_RETRY_SECONDS, remains)
         if ended:
             return self._discard(remains)
         if lock is None:
             # A process that the shim forked, and that has not reached its exec, shares the lock until then.
+            self._end_unreleased(remains)
             return self._later(RETRY_SECONDS, remains)
         draft = None
         try:
@@ -96,7 +101,7 @@ class Takeover:
         except OSError:  # no descriptor is left; or the disk is full, and its place was not taken yet
             if draft:
                 os.close(draft.fd)
-            os.close(lock)
+            self._close_lock(lock)
             self._later(NO_ROOM_RETRY_SECONDS, remains)
 
     def find(self, remains: Remains, *, held: bool = False) -> None:
@@ -122,6 +127,8 @@ class Takeover:
         """Waits for the death of a shim that is not our child, from before this runner."""
         start = readable_start(remains.directory)
         shim = linux.open_pidfd(start.shim_pid, start.shim_start) if start else None
+        if start and shim is None and not has_executed(start.pid, start.pid_start):
+            return self.take(remains)  # dead, and its command's process has the lock until its exec
         if start is None or shim is None:  # about to write its start record, or just dead
             self._loop.call_later(RETRY_SECONDS, lambda: self.find(remains, held=held))
             return
@@ -136,6 +143,36 @@ class Takeover:
             self.take(remains)
 
         self._loop.watch(shim, READ, died)
+
+    def _share_lock(self, directory: int) -> int | None:
+        """The lock, which a process that hangs before its exec has from its dead shim; ours as soon as it is free."""
+        start = readable_start(directory)
+        if start is None or has_executed(start.pid, start.pid_start):
+            return None
+        lock = open_lock(directory)
+        self._hold_lock_later(lock)
+        return lock
+
+    def _hold_lock_later(self, lock: int) -> None:
+        if hold_lock(lock):
+            self._shared_locks.pop(lock, None)
+        else:
+            self._shared_locks[lock] = self._loop.call_later(LOCK_RETRY_SECONDS, lambda: self._hold_lock_later(lock))
+
+    def _close_lock(self, lock: int) -> None:
+        timer = self._shared_locks.pop(lock, None)
+        if timer:
+            timer.cancel()
+        os.close(lock)
+
+    def _end_unreleased(self, remains: Remains) -> None:
+        """Kills a process that its shim forked and did not come to release: it never will be executed."""
+        if never_executed(remains.directory):
+            cgroup = Cgroup.existing(self._site.cgroup_base, remains.execution)
+            if cgroup:
+                cgroup.kill()
+            for pid in self._family.orphans_of(remains.execution):
+                os.kill(pid, signal.SIGKILL)  # it is ours, and unreaped
 
     def _keep_pidfd(self, execution: str, pidfd: int | None) -> None:
         if pidfd is not None:
@@ -188,7 +225,7 @@ class Takeover:
         self._keep_pidfd(execution, pidfd)
 
         def gone() -> None:
-            os.close(lock)
+            self._close_lock(lock)
             os.close(directory)
             pipes.release_stdin()
             self._on_gone(execution)
@@ -249,7 +286,7 @@ class Takeover:
     def _clear(self, remains: Remains, lock: int) -> None:
         """The record is written just now."""
         ring(lock)
-        os.close(lock)
+        self._close_lock(lock)
         self._discard(remains)
 
     def _discard(self, remains: Remains) -> None:

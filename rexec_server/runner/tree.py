@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from rexec_server.core.executed import has_executed
 from rexec_server.runner import linux
 from rexec_server.runner.cgroup import Cgroup
 
@@ -31,6 +32,11 @@ class ProcessTree:
         self._leader_start = leader_start
         self._roots = roots
         self._cgroup = cgroup
+
+    @property
+    def executed(self) -> bool:
+        """Whether the leader has come to its exec."""
+        return has_executed(self._leader, self._leader_start)
 
     def members(self) -> set[int]:
         """Processes alive now besides the leader; zombies are not alive."""
@@ -106,9 +112,13 @@ def _holds(pid: int, directory: str) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """The first thread's state is that of a zombie when it has ended before the others."""
     fields = linux.stat_fields(pid)
-    return fields is not None and (fields[0] not in "ZX" or int(fields[_THREADS]) > 1)
+    return fields is not None and is_alive(fields)
+
+
+def is_alive(fields: Sequence[str] | Sequence[bytes]) -> bool:
+    """Tell by /proc/PID/stat. The state is the first thread's: a zombie's also when it has ended before the others."""
+    return fields[0] not in ("Z", "X", b"Z", b"X") or int(fields[_THREADS]) > 1
 
 
 def _group(pid: int) -> int | None:

@@ -14,7 +14,7 @@ from rexec_server.runner.cgroup import Cgroup
 from rexec_server.runner.family import Family
 from rexec_server.runner.loop import Loop
 from rexec_server.runner.supervision import UNKILLABLE_SECONDS
-from rexec_server.runner.tree import alive, children, send
+from rexec_server.runner.tree import alive, children, is_alive, send
 
 # A look reads all of /proc. The next one comes after this long, or five times what the last one took.
 _LOOK_SECONDS = 0.01
@@ -125,10 +125,10 @@ def _processes() -> Iterator[_Process]:
             stat = linux.read_small(f"/proc/{number}/stat")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        state, _, _, session = stat[stat.rindex(b")") + 2 :].split(maxsplit=4)[:4]
-        if state not in b"ZX":
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        if is_alive(fields):
             name = stat[stat.index(b"(") + 1 : stat.rindex(b")")].decode(errors="replace")
-            yield _Process(int(number), name, int(session), tuple(_streams(number)))
+            yield _Process(int(number), name, int(fields[3]), tuple(_streams(number)))
 
 
 def _has_open(pid: int, directories: set[str]) -> bool:

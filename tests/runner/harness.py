@@ -173,6 +173,11 @@ class Client:
         self._channel.send(request)
         return Run(self.state_dir / SPOOL / request["id"], {})
 
+    def receive(self) -> Message:
+        """The answer to what was sent."""
+        assert self._channel is not None
+        return self._channel.receive()
+
     def sh(self, script: str, **fields: Any) -> Run:
         return self.run("sh", "-c", script, **fields)
 

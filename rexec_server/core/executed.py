@@ -1,0 +1,21 @@
+"""Telling apart a command that runs and one whose process has not come to its exec, which may hang."""
+
+from __future__ import annotations
+
+# linux/sched.h: set by fork, cleared by exec. Fields of /proc/PID/stat from its third on: flags, starttime (proc(5)).
+_PF_FORKNOEXEC = 0x40
+_FLAGS, _START = 6, 19
+
+
+def has_executed(pid: int, start: int) -> bool:
+    """Return False for a process that is still what it was forked from; True also where nothing of it can be seen.
+
+    start: when the process started, in clock ticks since boot; another one of that pid says nothing about it.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            data = file.read()
+    except OSError:
+        return True
+    fields = data[data.rindex(b")") + 2 :].split()
+    return int(fields[_START]) != start or not int(fields[_FLAGS]) & _PF_FORKNOEXEC
