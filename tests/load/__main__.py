@@ -1,4 +1,4 @@
-"""`make load`: many commands, many followers and many runs; prints what each costs, and what grew.
+"""`make load`: many commands, many followers, many runs, and much output; prints what each costs, and what grew.
 
 The numbers are this machine's. Each table is from a server of its own.
 """
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.load import commands, followers, naive, soak, ssh
+from tests.load import commands, followers, naive, pipes, soak, ssh
 from tests.load.figures import Row, table
 from tests.servers import Server
 
@@ -60,10 +60,20 @@ def _ssh(options: argparse.Namespace) -> Sequence[Row]:
     return ssh.measure_ssh(min(options.commands, MOST_SSH))
 
 
+def _pipe(options: argparse.Namespace) -> Sequence[Row]:
+    return pipes.measure_plain(options.gigabytes)
+
+
+def _tls(options: argparse.Namespace) -> Sequence[Row]:
+    return pipes.measure_tls(options.gigabytes)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Sequence[Row]]] = {
     "commands": _commands,
     "followers": _followers,
     "soak": _soak,
+    "pipe": _pipe,
+    "pipe-tls": _tls,
     "naive": _naive,
     "ssh": _ssh,
 }
@@ -87,8 +97,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--polls", type=int, default=300, help="polls that are timed [300]")
     parser.add_argument("--lines", type=int, default=11, help="lines that are timed to all followers [11]")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds in which the followers are left alone [20]")
+    parser.add_argument("--gigabytes", type=int, default=10, help="how much goes through a slow pipe [10]")
     options = parser.parse_args()
-    for name in ("commands", "followers", "runs", "polls", "lines"):
+    for name in ("gigabytes", "commands", "followers", "runs", "polls", "lines"):
         if getattr(options, name) < 1:
             parser.error(f"--{name}: at least 1")
     return options

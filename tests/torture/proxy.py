@@ -11,7 +11,7 @@ from contextlib import suppress
 
 
 class Proxy:
-    """Listens on a port of its own and passes on to a unix socket; a thread with an event loop."""
+    """Listens on a port of its own and passes on to a unix socket, or HOST:PORT; a thread with an event loop."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -56,7 +56,7 @@ class Proxy:
         assert task is not None
         self._connections[task] = None
         try:
-            up_reader, up_writer = await asyncio.open_unix_connection(self._target)
+            up_reader, up_writer = await self._dial()
             try:
                 up = asyncio.create_task(self._pump(reader, up_writer))
                 down = asyncio.create_task(self._pump(up_reader, writer, limit=task))
@@ -70,6 +70,12 @@ class Proxy:
         finally:
             del self._connections[task]
             _reset(writer)
+
+    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if "/" in self._target:
+            return await asyncio.open_unix_connection(self._target)
+        host, _, port = self._target.rpartition(":")
+        return await asyncio.open_connection(host, int(port))
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: asyncio.Task[None] | None = None
