@@ -106,7 +106,7 @@ def test_t_au_04_the_server_is_told_the_credential_and_nothing_else(gateway: Alo
     for method, mode in MODES:
         ask(gateway.url, method, f"/api/{mode}/{TOKEN}", {"cmd": "true"} if method == "POST" else None, sent)
     ask(gateway.url, "GET", "/v1/executions", headers=sent | bearer(TOKEN))
-    assert {name for name, _ in spy.calls} == {"Exec", "Poll", "List", "GetServerInfo"}
+    assert {name for name, _ in spy.calls} == {"Exec", "Get", "Poll", "List", "GetServerInfo"}
     assert all(metadata == {"authorization": f"Bearer {TOKEN}"} for _, metadata in spy.calls)
 
 

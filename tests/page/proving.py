@@ -33,7 +33,7 @@ class ProvingServer(FakeServer):
         """One execution, which has ended."""
         self.on("GetServerInfo", reply(api.GetServerInfoResponse(caller="alice", version="1")))
         self.on("List", reply(api.ListResponse(executions=[DONE])))
-        self.on("Poll", reply(api.PollResponse(execution=execution(LOG, exec_id="x", caller="alice"))))
+        self.on("Get", reply(api.GetResponse(execution=execution(LOG, exec_id="x", caller="alice"))))
         self.on("Follow", follow(snapshot(DONE), output(chunk(0, LOG)), end(DONE)))
 
     def _answer(self, rpc: str, request: Any, context: grpc.ServicerContext) -> Any:

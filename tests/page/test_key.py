@@ -116,7 +116,7 @@ def test_each_call_carries_a_token_of_its_own(locked: Page, proving: Proving) ->
     locked.click(".item")
     eventually(lambda: list(locked.rows) == ["proved"])
     claims = proving.server.claims[before:]
-    assert {"List", "GetServerInfo", "Poll", "Follow"} <= {claim["rpc"] for claim in claims}
+    assert {"List", "GetServerInfo", "Get", "Follow"} <= {claim["rpc"] for claim in claims}
     for claim in claims:
         assert (claim["sub"], claim["aud"], claim["exp"] - claim["iat"]) == ("alice", "build7", 60)
         assert abs(claim["iat"] - time.time()) < 30
