@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from rexec_server.core.spool import open_regular
+
 
 def sync_directory(path: str, dir_fd: int | None = None) -> None:
     """Returns when the names in a directory are on disk. OSError."""
@@ -30,7 +32,7 @@ def make_directories(path: str, mode: int = 0o777) -> None:
 def replace_file(name: str, data: bytes, directory: int) -> None:
     """Writes a small file anew: after a power cut it is the old one or the new one, whole. OSError."""
     draft = f"{name}.tmp"
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=directory)
+    fd = open_regular(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, directory)
     try:
         os.write(fd, data)
         os.fsync(fd)

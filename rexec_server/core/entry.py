@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import replace
 
 from rexec_server.core.executed import has_executed
@@ -11,6 +10,7 @@ from rexec_server.core.execution import Execution, Extent, Key, State, final_sta
 from rexec_server.core.holding import Holding
 from rexec_server.core.log import LogReader, Reading
 from rexec_server.core.record import Record
+from rexec_server.core.slices import Steps, sliced
 from rexec_server.core.spool import (
     EXIT,
     FLOOR_FORMAT,
@@ -20,9 +20,11 @@ from rexec_server.core.spool import (
     STDIN_STATE,
     Channel,
     ExitRecord,
+    NotRegular,
     StartRecord,
     StdinState,
     Waiting,
+    read_file,
 )
 from rexec_server.core.stdin_writers import written_by
 
@@ -49,12 +51,13 @@ class Entry:
         self.output_watch: int | None = None
         self.watchers = 0
         self._woken_at = (-1, Waiting.NOTHING)  # the log's end, and why it waited, when waiters were last woken
+        self.counted_at_end = False  # its end was seen, and is told when its log was gone through
         self.boot_id = record.boot_id
         self._runner = record.runner
         self.settling = False  # somebody makes its end certain
         self._execution = record.execution
-        if record.execution.exit:  # the spool is the truth about output: it may have lost some since the index was told
-            self._execution = replace(record.execution, extent=self.log.extent(record.execution.exit))
+        # The spool is the truth about output: it may have lost some since the index was told.
+        self._extent_known = record.execution.exit is None
         self._waiting: set[asyncio.Future[None]] = set()
         self._readings: dict[tuple[int, int, tuple[Channel, ...]], Reading] = {}
 
@@ -87,6 +90,15 @@ class Entry:
         held = min(max(floor, extent.start), extent.end) if seen.request.waits else 0
         return replace(seen, waiting=waiting, waiting_message=self._why(waiting, extent, held), held_offset=held)
 
+    async def caught_up(self) -> None:
+        """Return when all that is in the log was gone through: after that, what is asked of it is quick."""
+        await sliced(self.catch_up())
+
+    def catch_up(self) -> Steps[None]:
+        """As `caught_up`, in steps."""
+        if not (self.ended and self._extent_known):
+            yield from self.log.catch_up()
+
     def shown(self) -> Execution:
         """For a list: one whose files cannot be read is shown as it was last seen, and the others beside it."""
         try:
@@ -113,19 +125,24 @@ class Entry:
         self.decided.set()
 
     def extent(self) -> Extent:
-        return self._execution.extent if self.ended else self.log.extent()
+        if not self.ended:
+            return self.log.extent()
+        if not self._extent_known:
+            self._execution = replace(self._execution, extent=self.log.extent(self._execution.exit))
+            self._extent_known = True
+        return self._execution.extent
 
     @property
     def end_offset(self) -> int | None:
         """The log's final end, once it is known."""
-        return self._execution.extent.end if self.ended else None
+        return self.extent().end if self.ended else None
 
     def note_start(self) -> bool:
         """Reads who runs, if that is there and new."""
-        data = _read(f"{self.directory}/{START}")
-        if not data:
-            return False
         try:
+            data = read_file(f"{self.directory}/{START}")
+            if not data:
+                return False
             record = StartRecord.from_bytes(data)
         except ValueError:
             return False  # damaged by a power cut; the runner makes it LOST
@@ -139,7 +156,7 @@ class Entry:
     def read_exit(self) -> ExitRecord | None:
         """How it ended. None: it has not, or the record is damaged, and the runner replaces it."""
         try:
-            return ExitRecord.from_bytes(_read(f"{self.directory}/{EXIT}") or b"")
+            return ExitRecord.from_bytes(read_file(f"{self.directory}/{EXIT}") or b"")
         except ValueError:
             return None
 
@@ -209,13 +226,19 @@ class Entry:
 
     def _supervisors_word(self) -> tuple[Waiting, int]:
         """Why it waits, and the floor, as the lock file says."""
-        data = _read(f"{self.directory}/{LOCK}") or b""
+        data = self._read_or_nothing(LOCK)
         noted = data[FLOOR_POSITION : FLOOR_POSITION + FLOOR_FORMAT.size]
         floor = FLOOR_FORMAT.unpack(noted)[0] if len(noted) == FLOOR_FORMAT.size else 0
         try:
             return Waiting(data[:1]), floor
         except ValueError:  # not there yet, or a later version's word
             return Waiting.NOTHING, floor
+
+    def _read_or_nothing(self, name: str) -> bytes:
+        try:
+            return read_file(f"{self.directory}/{name}") or b""
+        except NotRegular:
+            return b""  # as one that was cut
 
     def _why(self, waiting: Waiting, extent: Extent, held: int) -> str:
         match waiting:
@@ -233,27 +256,16 @@ class Entry:
 
     def stdin_written(self, writer: bytes) -> int:
         """How much this writer has written of its standard input."""
-        return written_by(_read(f"{self.directory}/{STDIN_STATE}") or b"", writer)
+        return written_by(self._read_or_nothing(STDIN_STATE), writer)
 
     def _stdin(self) -> StdinState:
         request = self._execution.request
         if not request.stdin_open:
             return StdinState(written=request.stdin_bytes, open=0)
-        state = StdinState.from_bytes(_read(f"{self.directory}/{STDIN_STATE}") or b"")
+        state = StdinState.from_bytes(self._read_or_nothing(STDIN_STATE))
         return state._replace(open=0) if self.ended else state
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _read(path: str) -> bytes | None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        return os.read(fd, 64 * 1024)
-    finally:
-        os.close(fd)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -38,8 +38,10 @@ from rexec_server.core.launch import Launch
 from rexec_server.core.newest import Newest
 from rexec_server.core.observer import Observer
 from rexec_server.core.origin import Origin
+from rexec_server.core.record import Record
 from rexec_server.core.registry import Registry
 from rexec_server.core.reservation import Ceilings, Reservation
+from rexec_server.core.slices import Steps, sliced
 from rexec_server.core.spool import Reason
 from rexec_server.core.stdin_writers import MAX_WRITERS
 from rexec_server.core.waker import Waker
@@ -76,7 +78,7 @@ class Executions:
     ) -> None:
         self._index, self._engine = index, engine
         self._defaults, self._bounds = defaults, bounds
-        self._registry = Registry(index, engine, waker, journal, observer, self._see_to)
+        self._registry = Registry(index, engine, waker, journal, observer, self._see_to, self._spawn)
         self._boot_id = boot.boot_id()
         self._newest = Newest(index)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -172,11 +174,21 @@ class Executions:
     async def page(self, query: Query) -> tuple[list[tuple[int, Execution]], bool]:
         """A page, newest first, each with the place that a page after it begins below; and whether there is more."""
         records = await self._index.page(replace(query, page_size=query.page_size + 1))
-        found = []
-        for record in records[: query.page_size]:
-            entry = self._registry.get(record.execution.key)
-            found.append((record.seq, entry.shown() if entry else record.execution))
+        found = await sliced(self._shown(records[: query.page_size]))
         return found, len(records) > query.page_size
+
+    def _shown(self, records: Sequence[Record]) -> Steps[list[tuple[int, Execution]]]:
+        found = []
+        for record in records:
+            execution = record.execution
+            entry = self._registry.get(execution.key)
+            if entry:
+                with contextlib.suppress(OSError):  # `shown` knows what to do
+                    yield from entry.catch_up()
+                execution = entry.shown()
+            found.append((record.seq, execution))
+            yield
+        return found
 
     async def signal(self, entry: Entry, number: int, group: bool) -> None:
         """Delivers a signal. InvalidRequest, AlreadyEnded."""

@@ -58,7 +58,7 @@ def hold(path: str, dir_fd: int | None = None) -> int:
 
 def _read_pid(path: str, dir_fd: int | None) -> str:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
         return "not known"
     try:

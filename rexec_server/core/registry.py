@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from rexec_server.core.engine import Engine
 from rexec_server.core.entry import Entry
@@ -16,6 +17,7 @@ from rexec_server.core.index import Index, now_ns
 from rexec_server.core.journal import Journal
 from rexec_server.core.observer import Observer
 from rexec_server.core.record import Record
+from rexec_server.core.slices import one_slice
 from rexec_server.core.spool import LOCK, ExitRecord, Reason, StartError
 from rexec_server.core.waker import Waker
 
@@ -34,6 +36,7 @@ class Registry:
         journal: Journal,
         observer: Observer,
         on_missing: Callable[[Entry], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         """on_missing: called for an execution that has not ended and has no directory, at each look."""
         self._index = index
@@ -42,6 +45,7 @@ class Registry:
         self.observer = observer
         self._engine = engine
         self._waker = waker
+        self._spawn = spawn  # begins a task that ends with the server
         self.live: dict[Key, Entry] = {}
         self._ended: OrderedDict[Key, Entry] = OrderedDict()
 
@@ -93,7 +97,7 @@ class Registry:
             return
         record = entry.read_exit()
         if record:
-            self._settle(entry, record)
+            self._settle_when_counted(entry, record)
         elif entry.note_start():
             execution = entry.execution
             self._index.note_started(entry.name, execution.pid, execution.start_time)
@@ -117,6 +121,25 @@ class Registry:
                 continue
             if not entry.ended:
                 self._settle(entry, record)
+
+    def _settle_when_counted(self, entry: Entry, record: ExitRecord) -> None:
+        """Goes through its log first: that takes a while if it has millions of pieces."""
+        if entry.counted_at_end:
+            return
+        if one_slice(entry.catch_up()):
+            return self._settle(entry, record)
+        entry.counted_at_end = True
+        self._spawn(self._settle_later(entry, record))
+
+    async def _settle_later(self, entry: Entry, record: ExitRecord) -> None:
+        try:
+            await entry.caught_up()
+            if not entry.ended:
+                self._settle(entry, record)
+        except OSError:
+            pass  # no descriptor to look with, say: the next check looks again
+        finally:
+            entry.counted_at_end = False
 
     def _settle(self, entry: Entry, record: ExitRecord) -> None:
         """The one transition to an end. The index hears of it before anybody else can act on it."""

@@ -20,8 +20,10 @@ adds has a default here.
 from __future__ import annotations
 
 import enum
+import errno
 import json
 import os
+import stat
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -245,11 +247,30 @@ def believable(
         before = offset
 
 
-def read_file(name: str, directory: int) -> bytes | None:
-    """The whole of a small file, or None when there is none."""
+class NotRegular(OSError, ValueError):
+    """Something else is where a regular file of the spool should be: damage, as bytes that make no sense are."""
+
+
+def open_regular(path: str, flags: int = os.O_RDONLY, directory: int | None = None) -> int:
+    """Open a file of the spool. Never wait for a FIFO, never follow a symbolic link. NotRegular, OSError."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-    except FileNotFoundError:
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=directory)
+    except OSError as error:
+        # A symbolic link; a directory; a socket, or a FIFO that nobody reads; a device without a driver.
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV):
+            raise NotRegular(error.errno, "is not a regular file", path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotRegular(errno.EINVAL, "is not a regular file", path)
+    return fd
+
+
+def read_file(path: str, directory: int | None = None) -> bytes | None:
+    """Return the whole of a small file, or None when there is none. NotRegular, OSError."""
+    try:
+        fd = open_regular(path, directory=directory)
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         return os.pread(fd, 64 * 1024, 0)
@@ -258,13 +279,21 @@ def read_file(name: str, directory: int) -> bytes | None:
 
 
 def read_whole(name: str, directory: int) -> bytes | None:
-    """The whole of a file of any size, or None when there is none."""
+    """Return the whole of a file of any size, or None when there is none. NotRegular, OSError."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        fd = open_regular(name, directory=directory)
     except FileNotFoundError:
         return None
     with open(fd, "rb") as file:
         return file.read()
+
+
+def read_stdin_state(directory: int) -> StdinState:
+    """How far standard input has got; damaged, it is not open any more."""
+    try:
+        return StdinState.from_bytes(read_file(STDIN_STATE, directory) or b"")
+    except NotRegular:
+        return StdinState(open=0)
 
 
 def read_start(directory: int) -> StartRecord | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rexec_server.core.about import ABOUT, SPOOL_VERSION
 from rexec_server.core.schema import SCHEMA
-from rexec_server.core.spool import LOCK
+from rexec_server.core.spool import LOCK, open_regular
 from rexec_server.doctor.finding import Finding, fail, ok, warn
 from rexec_server.doctor.subject import Subject
 
@@ -49,7 +49,7 @@ def check_index(subject: Subject) -> Iterator[Finding]:
 
 def check_spool(subject: Subject) -> Iterator[Finding]:
     try:
-        with open(f"{subject.spool}/{ABOUT}") as file:
+        with open(open_regular(f"{subject.spool}/{ABOUT}")) as file:
             version = int(json.load(file)["version"])
     except FileNotFoundError:
         version = SPOOL_VERSION  # the first had no such file

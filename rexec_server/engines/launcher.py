@@ -13,6 +13,8 @@ from rexec_server.core.spool import RUNNER_SOCKET
 
 # One that cannot start is not tried more often than this.
 PAUSE_SECONDS = 1.0
+# A FIFO that is no log refuses at once, and is not waited for.
+_LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class RunnerLauncher:
@@ -40,7 +42,7 @@ class RunnerLauncher:
         if self._lives() or time.monotonic() < self._not_before:
             return
         self._not_before = time.monotonic() + PAUSE_SECONDS
-        log = os.open(f"{self._state_dir}/runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        log = os.open(f"{self._state_dir}/runner.log", _LOG_FLAGS, 0o640)
         arguments = [sys.executable, "-P", "-m", "rexec_server.runner", "--state-dir", self._state_dir]
         # The manager that started us is told of us alone.
         environment = {name: value for name, value in os.environ.items() if name != notify.VARIABLE}

@@ -22,7 +22,8 @@ from rexec_server.core.execution import CHANNELS, Execution, Key
 from rexec_server.core.executions import Bounds, Executions
 from rexec_server.core.holding import Holder
 from rexec_server.core.index import Query, now_ns
-from rexec_server.core.log import LogReader, Reading
+from rexec_server.core.log import Reading
+from rexec_server.core.slices import Steps, sliced
 from rexec_server.core.spool import Channel
 from rexec_server.core.text import TextView
 from rexec_server.policy.admission import Admission
@@ -41,7 +42,6 @@ MAX_LIST_BYTES = 3 * 1024 * 1024
 MAX_POLL_WAIT = 60.0
 HEARTBEAT_SECONDS = 15.0
 DEFAULT_PAGE, MAX_PAGE = 50, 1000
-FEW_LINES = 10_000
 # A call without a deadline may wait this long for a command to read its input.
 STDIN_SECONDS = 60.0
 # The answer with the details must be there before the client's own clock ends the call.
@@ -76,6 +76,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         wait = convert.seconds(request, "wait")
         check_duration("wait", wait)
         entry, existed = await self._exec(current_caller(), request.exec_id, convert.command(request))
+        await entry.caught_up()
         response = api.ExecResponse(already_existed=existed)
         if wait is not None:
             with self._executions.watched(entry):
@@ -107,7 +108,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         size = min(request.max_bytes or MAX_POLL_BYTES, _most(request.text))
         start = await self._start(entry, request, channels, size)
         if start is None:
-            start = entry.log.tail_lines(self._facts.tail_lines, size, channels)
+            start = await sliced(entry.log.tail(self._facts.tail_lines, size, channels))
         with self._attached(entry, request):
             if wait:
                 with self._executions.watched(entry):
@@ -162,7 +163,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             labels=tuple(request.labels.items()),
             exclusive_group=request.exclusive_group or None,
         )
-        return _page(*await self._executions.page(query))
+        return await sliced(_page(*await self._executions.page(query)))
 
     async def Signal(self, request: api.SignalRequest, context: Context) -> api.SignalResponse:  # noqa: N802
         if request.scope not in api.SignalScope.values():
@@ -245,8 +246,11 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             raise InvalidRequest("exec_id", "is empty; give the id of an execution")
         caller = owner(current_caller(), requested, NotFound(exec_id, group))
         if group:
-            return await self._executions.newest(caller, group)
-        return await self._executions.find(Key(caller, exec_id))
+            entry = await self._executions.newest(caller, group)
+        else:
+            entry = await self._executions.find(Key(caller, exec_id))
+        await entry.caught_up()  # in turns with other calls; what is asked of its log after that is quick
+        return entry
 
     def _attached(
         self, entry: Entry, request: api.PollRequest | api.FollowRequest
@@ -276,13 +280,9 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
                     raise OutOfRange("offset", request.offset, end)
                 return request.offset
             case "tail_lines":
-                if request.tail_lines <= FEW_LINES:
-                    return entry.log.tail_lines(request.tail_lines, limit, channels)
-                # It may have gigabytes to look through, which nobody else should wait for. A reader is not shared.
-                reader = LogReader(entry.directory)
-                return await asyncio.to_thread(reader.tail_lines, request.tail_lines, limit, channels)
+                return await sliced(entry.log.tail(request.tail_lines, limit, channels))
             case "tail_bytes":
-                return entry.log.tail_bytes(min(request.tail_bytes, limit), channels)
+                return await sliced(entry.log.tail(None, min(request.tail_bytes, limit), channels))
         return None
 
     @staticmethod
@@ -325,7 +325,7 @@ def _most(text: bool) -> int:
     return MAX_TEXT_BYTES if text else MAX_POLL_BYTES
 
 
-def _page(found: list[tuple[int, Execution]], more: bool) -> api.ListResponse:
+def _page(found: list[tuple[int, Execution]], more: bool) -> Steps[api.ListResponse]:
     """As many of the found as one message can carry; the rest is on the next page."""
     response, size, last = api.ListResponse(), 0, 0
     for place, value in found:
@@ -336,5 +336,6 @@ def _page(found: list[tuple[int, Execution]], more: bool) -> api.ListResponse:
             break
         response.executions.append(message)
         last = place
+        yield
     response.next_page_token = convert.page_token(last if more else None)
     return response

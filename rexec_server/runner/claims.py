@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 
 from rexec_server.core.launch import Launch
-from rexec_server.core.spool import EXIT, FIFO_OUT, START, ExitRecord
+from rexec_server.core.spool import EXIT, FIFO_OUT, START, ExitRecord, open_regular
 from rexec_server.runner.ending import ExitDraft
 from rexec_server.runner.estate import Execution
 from rexec_server.runner.pipes import Pipes
@@ -30,7 +30,7 @@ def claim(spool: int, name: str, launch: Launch) -> Execution:
     try:
         ExitDraft.reserve(directory)
         # Empty until the command is about to be executed: one that is missing has been removed, and proves nothing.
-        os.close(os.open(START, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory))
+        os.close(open_regular(START, os.O_WRONLY | os.O_CREAT, directory))
         return Execution(directory, Pipes.make(directory, launch))
     except OSError:
         os.close(directory)

@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Callable
 
-from rexec_server.core.spool import STDIN_FORMAT, STDIN_STATE, StdinState, read_file
+from rexec_server.core.spool import STDIN_FORMAT, STDIN_STATE, NotRegular, StdinState, open_regular, read_file
 from rexec_server.core.stdin_writers import STDIN_BYTES, Writers
 
 
@@ -25,7 +25,7 @@ class Counters:
 
     @classmethod
     def map(cls, directory: int) -> Counters:
-        fd = os.open(STDIN_STATE, os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
+        fd = open_regular(STDIN_STATE, os.O_RDWR, directory)
         try:
             size = _grow(fd)
             mapped = mmap.mmap(fd, size)
@@ -36,7 +36,10 @@ class Counters:
     @classmethod
     def read(cls, directory: int) -> Counters:
         """As the last supervisor left them. Input is closed, or was never open."""
-        data = read_file(STDIN_STATE, directory) or b""
+        try:
+            data = read_file(STDIN_STATE, directory) or b""
+        except NotRegular:
+            data = b""  # as one that was cut
         counters = cls(data, None)
         counters.state = StdinState.from_bytes(data)._replace(open=0)
         return counters
@@ -93,7 +96,7 @@ def _grow(fd: int) -> int:
 
 def reserve_state(directory: int) -> None:
     """Takes the room for the state before the command starts, so that a full disk is no concern later."""
-    fd = os.open(STDIN_STATE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+    fd = open_regular(STDIN_STATE, os.O_RDWR | os.O_CREAT, directory)
     try:
         os.posix_fallocate(fd, 0, STDIN_BYTES)
         os.pwrite(fd, StdinState().to_bytes(), 0)

@@ -9,7 +9,16 @@ import os
 from typing import Any, NamedTuple
 
 from rexec_server.core.durable import sync_directory
-from rexec_server.core.spool import EXIT, EXIT_DRAFT, EXIT_RECORD_BYTES, ExitRecord, Reason, StartError
+from rexec_server.core.spool import (
+    EXIT,
+    EXIT_DRAFT,
+    EXIT_RECORD_BYTES,
+    ExitRecord,
+    NotRegular,
+    Reason,
+    StartError,
+    open_regular,
+)
 
 _log = logging.getLogger("rexec.runner")
 
@@ -26,7 +35,11 @@ class ExitDraft:
 
     def __init__(self, directory: int) -> None:
         self._directory = directory
-        self.fd = os.open(EXIT_DRAFT, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+        try:
+            self.fd = open_regular(EXIT_DRAFT, os.O_RDWR | os.O_CREAT, directory)
+        except NotRegular:  # damage, which must not keep an end from being recorded
+            os.rename(EXIT_DRAFT, f"{EXIT_DRAFT}.damaged", src_dir_fd=directory, dst_dir_fd=directory)
+            self.fd = open_regular(EXIT_DRAFT, os.O_RDWR | os.O_CREAT, directory)
 
     @classmethod
     def reserve(cls, directory: int) -> None:
@@ -88,12 +101,16 @@ class ExitDraft:
     def _rename(self) -> None:
         os.fsync(self._directory)
         sync_directory("..", self._directory)
-        os.rename(EXIT_DRAFT, EXIT, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        try:
+            os.rename(EXIT_DRAFT, EXIT, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        except IsADirectoryError:  # damage, which must not keep an end from being recorded
+            os.rename(EXIT, f"{EXIT}.damaged", src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            os.rename(EXIT_DRAFT, EXIT, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
     def _replace(self, data: bytes) -> None:
         """Publishes the record in another file. Without a directory there is no place for it."""
         try:
-            draft = os.open(EXIT_DRAFT, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=self._directory)
+            draft = open_regular(EXIT_DRAFT, os.O_WRONLY | os.O_CREAT, self._directory)
         except FileNotFoundError:
             return _log.warning("the directory of an execution is gone; its end cannot be recorded there")
         try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 
-from rexec_server.core.spool import FLOOR_FORMAT, FLOOR_POSITION, LOCK, Waiting
+from rexec_server.core.spool import FLOOR_FORMAT, FLOOR_POSITION, LOCK, Waiting, open_regular
 
 
 def open_lock(directory: int) -> int:
-    return os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+    return open_regular(LOCK, os.O_RDWR | os.O_CREAT, directory)
 
 
 def hold_lock(lock: int) -> bool:

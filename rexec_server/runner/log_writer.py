@@ -14,10 +14,12 @@ from rexec_server.core.spool import (
     PIECE_FORMAT,
     SEGMENT_FORMAT,
     Channel,
+    NotRegular,
     Piece,
     Segment,
     believable,
     index_name,
+    open_regular,
     segment_name,
     segment_offsets,
 )
@@ -145,7 +147,7 @@ class LogWriter:
         """Begins a new segment, and makes room for it under the cap."""
         while len(self._offsets) >= self._segments and self._may_drop():
             self._drop_oldest()
-        index = os.open(index_name(self.end), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=self._directory)
+        index = open_regular(index_name(self.end), os.O_RDWR | os.O_CREAT, self._directory)
         try:
             head = Segment(self.produced[Channel.STDOUT]).to_bytes()
             _write_all(index, head, 0)
@@ -174,12 +176,15 @@ class LogWriter:
 
     def _resume(self, start: int) -> None:
         """Continues a dead writer's segment: its size says how much was moved, its index what it was."""
-        self._segment = _open_segment(self._directory, start)
+        try:
+            self._segment = _open_segment(self._directory, start)
+        except NotRegular:
+            raise DamagedLog from None
         self._segment_start = start
         self.end = start + os.fstat(self._segment).st_size
         try:
-            self._index = os.open(index_name(start), os.O_RDWR | os.O_CLOEXEC, dir_fd=self._directory)
-        except FileNotFoundError:
+            self._index = open_regular(index_name(start), os.O_RDWR, self._directory)
+        except (FileNotFoundError, NotRegular):
             self.close()
             raise DamagedLog from None
         data = os.pread(self._index, os.fstat(self._index).st_size, 0)
@@ -202,7 +207,7 @@ class LogWriter:
 
 
 def _open_segment(directory: int, start: int) -> int:
-    return os.open(segment_name(start), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+    return open_regular(segment_name(start), os.O_RDWR | os.O_CREAT, directory)
 
 
 def _whole(size: int) -> int:

@@ -7,6 +7,7 @@ in its place. Once a log is synced its execution's FIFOs are removed, so those t
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,10 +16,12 @@ from rexec_server.core.spool import (
     SEGMENT_FORMAT,
     Channel,
     ExitRecord,
+    NotRegular,
     Piece,
     Segment,
     believable,
     index_name,
+    open_regular,
     read_whole,
     segment_name,
     segment_offsets,
@@ -41,7 +44,10 @@ def sync_log(directory: int) -> None:
     """Returns when the output is on disk. OSError."""
     for start in segment_offsets(directory):
         for name in (segment_name(start), index_name(start)):
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                fd = open_regular(name, directory=directory)
+            except (NotRegular, FileNotFoundError):
+                continue  # nothing of it can be read, so nothing is to be kept
             try:
                 os.fdatasync(fd)
             finally:
@@ -76,8 +82,14 @@ def mend_log(directory: int, record: ExitRecord | None) -> dict[Channel, int]:
 
 
 def _look(directory: int, start: int) -> _Found:
-    size = os.stat(segment_name(start), dir_fd=directory).st_size
-    data = read_whole(index_name(start), directory) or b""
+    status = os.stat(segment_name(start), dir_fd=directory, follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode):
+        return _Found(start, 0, 0, [], intact=False)
+    size = status.st_size
+    try:
+        data = read_whole(index_name(start), directory) or b""
+    except NotRegular:
+        data = b""
     if len(data) < SEGMENT_FORMAT.size or Segment.from_bytes(data).stdout_before > start:
         return _Found(start, size, 0, [], intact=False)
     body = data[SEGMENT_FORMAT.size :]
@@ -112,7 +124,9 @@ def _certain_end(found: _Found) -> int:
 
 def _first_zeros(directory: int, found: _Found, end: int) -> int:
     """Where the first page begins to be zero up to its end: so looks what was never written back."""
-    fd = os.open(segment_name(found.start), os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    if end <= found.start:
+        return end
+    fd = open_regular(segment_name(found.start), directory=directory)
     try:
         for position in range(0, end - found.start, PAGE):
             page = os.pread(fd, min(PAGE, end - found.start - position), position)
@@ -131,7 +145,7 @@ def _cut(directory: int, found: _Found, end: int) -> None:
         (segment_name(found.start), end - found.start),
         (index_name(found.start), SEGMENT_FORMAT.size + len(kept) * PIECE_FORMAT.size),
     ):
-        fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+        fd = open_regular(name, os.O_WRONLY, directory)
         try:
             os.ftruncate(fd, size)
         finally:
@@ -143,5 +157,5 @@ def _remove(directory: int, offsets: list[int]) -> None:
         for name in (segment_name(start), index_name(start)):
             try:
                 os.unlink(name, dir_fd=directory)
-            except FileNotFoundError:
-                pass  # a power cut took it before
+            except (FileNotFoundError, IsADirectoryError):
+                pass  # a power cut took it before; or it never was ours

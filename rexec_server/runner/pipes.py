@@ -6,16 +6,21 @@ its FIFO, and its input does not end, when the shim dies.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rexec_server.core.launch import Launch, StderrMode, StdinMode
 from rexec_server.core.spool import FIFO_ERR, FIFO_IN, FIFO_OUT, Channel
 
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _OUTPUTS = {Channel.STDOUT: FIFO_OUT, Channel.STDERR: FIFO_ERR}
+
+
+class NotFifo(OSError):
+    """Something else is where a FIFO of the spool should be."""
 
 
 @dataclass
@@ -38,7 +43,7 @@ class Pipes:
         if FIFO_IN in names:
             # Both ways, until the command has opened its side: a write end alone cannot be opened before that.
             try:
-                pipes.stdin = os.open(FIFO_IN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+                pipes.stdin = _open_fifo(FIFO_IN, os.O_RDWR, directory)
             except OSError:
                 pipes.close()
                 raise
@@ -50,9 +55,9 @@ class Pipes:
         outputs = {}
         for channel, name in _OUTPUTS.items():
             try:
-                outputs[channel] = os.open(name, _READ, dir_fd=directory)
-            except FileNotFoundError:
-                pass  # merged, or ended
+                outputs[channel] = _open_fifo(name, os.O_RDONLY, directory)
+            except (FileNotFoundError, NotFifo):
+                pass  # merged, or ended; or damaged, and its shim has it open
             except OSError:  # no descriptor is left: those that we have are to be given back
                 cls(outputs).close()
                 raise
@@ -81,6 +86,15 @@ class Pipes:
         self.outputs = {}
 
 
+def _open_fifo(name: str, flags: int, directory: int) -> int:
+    """Opens it without waiting for another end. NotFifo, OSError."""
+    fd = os.open(name, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotFifo(errno.EINVAL, "is not a FIFO", name)
+    return fd
+
+
 def _give(name: str, directory: int, user: int) -> None:
     """So that it can open its streams by name too, which looks at the owner: /dev/stdout, /dev/stdin. OSError."""
     try:
@@ -92,14 +106,23 @@ def _give(name: str, directory: int, user: int) -> None:
 def open_stdin_writer(directory: int) -> int:
     """A write end of the input FIFO; -1 when the command does not read it any more."""
     try:
-        return os.open(FIFO_IN, _WRITE, dir_fd=directory)
+        return _open_fifo(FIFO_IN, os.O_WRONLY, directory)
     except OSError:
         return -1
 
 
 def open_commands_output(directory: int, channel: Channel) -> int:
     """The command's end. It can read too: so there is always a reader, and our death is no SIGPIPE to it."""
-    return os.open(_OUTPUTS[channel], os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
+    fifo = _open_fifo(_OUTPUTS[channel], os.O_RDWR, directory)
+    os.set_blocking(fifo, True)
+    return fifo
+
+
+def open_commands_input(directory: int) -> int:
+    """The command's end of its input. The runner holds a write end, so it does not end before its time."""
+    fifo = _open_fifo(FIFO_IN, os.O_RDONLY, directory)
+    os.set_blocking(fifo, True)
+    return fifo
 
 
 def let_hang_up(fifos: Iterable[int]) -> None:

@@ -21,16 +21,7 @@ from rexec_server import notify
 from rexec_server.core import pid_file
 from rexec_server.core.about import About
 from rexec_server.core.launch import Launch
-from rexec_server.core.spool import (
-    FIFO_IN,
-    RUNNER_PID,
-    RUNNER_SOCKET,
-    SPOOL,
-    STDIN_STATE,
-    ExitRecord,
-    StdinState,
-    read_file,
-)
+from rexec_server.core.spool import FIFO_IN, RUNNER_PID, RUNNER_SOCKET, SPOOL, ExitRecord, read_stdin_state
 from rexec_server.runner.claims import claim, claim_for_good, is_claimed, is_hidden, is_settled, open_directory
 from rexec_server.runner.estate import Estate, Execution, Standing
 from rexec_server.runner.family import Family
@@ -286,8 +277,7 @@ class Runner:
             os.close(directory)
             del self._executions[name]
             return
-        state = read_file(STDIN_STATE, directory)
-        if os.access(FIFO_IN, os.F_OK, dir_fd=directory) and StdinState.from_bytes(state or b"").open:
+        if os.access(FIFO_IN, os.F_OK, dir_fd=directory) and read_stdin_state(directory).open:
             pipes.hold_stdin(directory)
         if self._after_boot:
             self._older.add(name)

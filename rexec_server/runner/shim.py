@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from rexec_server.core.executed import has_executed
 from rexec_server.core.launch import Launch, StderrMode, StdinMode
-from rexec_server.core.spool import FIFO_IN, START, Channel, ExitRecord, Reason, StartError, StartRecord
+from rexec_server.core.spool import START, Channel, ExitRecord, Reason, StartError, StartRecord, open_regular
 from rexec_server.runner import linux
 from rexec_server.runner.cgroup import Cgroup, Delegation
 from rexec_server.runner.confine import needs_cgroup
@@ -23,7 +23,7 @@ from rexec_server.runner.heritage import Heritage
 from rexec_server.runner.leader import Leader
 from rexec_server.runner.lock import ring, take_lock
 from rexec_server.runner.loop import Loop
-from rexec_server.runner.pipes import Pipes, open_commands_output, open_stdin_writer, remove_fifos
+from rexec_server.runner.pipes import Pipes, open_commands_input, open_commands_output, open_stdin_writer, remove_fifos
 from rexec_server.runner.records import is_ended
 from rexec_server.runner.spawn import Born, Stdio, fork_command
 from rexec_server.runner.starting import Report, Starting
@@ -155,7 +155,7 @@ def _open_commands_side(order: Order) -> Stdio:
 
 def _open_commands_stdin(order: Order) -> int:
     if order.launch.stdin_mode == StdinMode.OPEN:
-        return os.open(FIFO_IN, os.O_RDONLY | os.O_CLOEXEC, dir_fd=order.directory)
+        return open_commands_input(order.directory)
     if order.launch.stdin_mode == StdinMode.BYTES and order.launch.initial_stdin:
         memory = os.memfd_create("stdin", os.MFD_CLOEXEC)
         os.write(memory, order.launch.initial_stdin)
@@ -178,7 +178,7 @@ def _write_start(directory: int, pid: int, ticks: int, terms: Terms, boot_id: st
     own_ticks = linux.start_ticks(os.getpid())
     assert own_ticks is not None
     record = StartRecord(pid, ticks, os.getpid(), own_ticks, boot_id, linux.now_ns(), terms.to_json())
-    fd = os.open(START, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=directory)
+    fd = open_regular(START, os.O_WRONLY | os.O_CREAT, directory)
     data = record.to_bytes()
     try:
         if os.write(fd, data) != len(data):
@@ -215,6 +215,6 @@ def _fail(order: Order, draft: ExitDraft, lock: int, error: StartError) -> None:
 
 def _leave_traceback(directory: int) -> None:
     """A shim has no standard error; what went wrong with it is beside the execution's other files."""
-    fd = os.open("shim.error", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640, dir_fd=directory)
+    fd = open_regular("shim.error", os.O_WRONLY | os.O_CREAT | os.O_APPEND, directory)
     os.write(fd, traceback.format_exc().encode())
     os.close(fd)

@@ -15,13 +15,11 @@ from rexec_server.core.spool import (
     CONTROL,
     FIFO_OUT,
     LOCK,
-    STDIN_STATE,
     ExitRecord,
     StartRecord,
-    StdinState,
     read_exit,
-    read_file,
     read_start,
+    read_stdin_state,
 )
 from rexec_server.runner import linux
 from rexec_server.runner.cgroup import Cgroup
@@ -260,7 +258,7 @@ class Takeover:
             self._clear(remains, lock)
 
     def _feed(self, directory: int, pipes: Pipes) -> StdinFeed | None:
-        if not StdinState.from_bytes(read_file(STDIN_STATE, directory) or b"").open:
+        if not read_stdin_state(directory).open:
             pipes.release_stdin()  # its shim had no time to ask for that
         writer = open_stdin_writer(directory) if pipes.stdin >= 0 else -1
         return StdinFeed(self._loop, directory, writer, pipes.release_stdin) if writer >= 0 else None
