@@ -10,10 +10,10 @@ DEFAULT_TARGET = "127.0.0.1:50051"
 
 ChannelOptions = list[tuple[str, str | int]]
 
-# Signal is missing on purpose: sent twice it may do twice what was meant once. Exec is here because this client
-# always sends an exec_id. Follow is resumed by the client, which knows the offset. WriteStdin is repeated by it too:
-# only by knowing each attempt can it tell its own repeat from another's write.
-_IDEMPOTENT = ("Exec", "Get", "Poll", "Acknowledge", "List", "Cancel", "Delete", "GetServerInfo")
+# Signal is missing on purpose: sent twice it may do twice what was meant once. Follow is resumed by the client, which
+# knows the offset. Exec and WriteStdin are repeated by it too: only by knowing each attempt can it tell its own repeat
+# from another's start or write.
+_IDEMPOTENT = ("Get", "Poll", "Acknowledge", "List", "Cancel", "Delete", "GetServerInfo")
 
 # Output that has come and that the application has not asked for yet, per stream, in bytes: memory of this process.
 LOOKAHEAD = 4 << 20

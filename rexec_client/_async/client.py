@@ -275,8 +275,10 @@ class AsyncClient:
         if wait:
             request.wait.FromTimedelta(timedelta(seconds=wait))
         timeout = self._rpc.timeout + wait
-        reply = await self._rpc.call_until_answered(self._rpc.stub.Exec, request, timeout=timeout)
+        failures: list[CallError] = []
+        reply = await self._rpc.call_until_answered(self._rpc.stub.Exec, request, timeout=timeout, failures=failures)
         handle = self._handle(reply.execution, owner="", already_existed=reply.already_existed, waits=waits)
+        handle.asked_again = bool(failures)
         return handle, reply
 
     def _handle(

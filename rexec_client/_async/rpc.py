@@ -86,8 +86,12 @@ class AsyncRpc:
         request: RequestT,
         *,
         timeout: float | None = None,
+        failures: list[CallError] | None = None,
     ) -> ResponseT:
-        """The same call again while the server is away or silent: only for what the server does once however often."""
+        """The same call again while the server is away or silent: only for what the server does once however often.
+
+        `failures` gets those that were no answers.
+        """
         backoff = Backoff(self.patience)
         while True:
             try:
@@ -95,6 +99,8 @@ class AsyncRpc:
             except CallError as error:
                 if not is_unanswered(error):
                     raise
+                if failures is not None:
+                    failures.append(error)
                 if not backoff.failing and self.patience:
                     log.info("no answer from %s yet; trying for %g s (%s)", self.target, self.patience, error)
                 await wait_or_raise(backoff, error)

@@ -271,8 +271,10 @@ class Client:
         if wait:
             request.wait.FromTimedelta(timedelta(seconds=wait))
         timeout = self._rpc.timeout + wait
-        reply = self._rpc.call_until_answered(self._rpc.stub.Exec, request, timeout=timeout)
+        failures: list[CallError] = []
+        reply = self._rpc.call_until_answered(self._rpc.stub.Exec, request, timeout=timeout, failures=failures)
         handle = self._handle(reply.execution, owner="", already_existed=reply.already_existed, waits=waits)
+        handle.asked_again = bool(failures)
         return handle, reply
 
     def _handle(

@@ -32,6 +32,7 @@ class ExecutionHandle:
         exec_id: its id: with it any client of the same caller can `attach`.
         execution: the newest state that an answer told; ask for a newer one with `poll` or `wait`.
         already_existed: True when this id with this request had been accepted before.
+        asked_again: True when an answer to the start was lost, and `already_existed` may be about this very start.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ExecutionHandle:
         self.exec_id = execution.exec_id
         self.execution = execution
         self.already_existed = already_existed
+        self.asked_again = False
         self._rpc = rpc
         self._owner = owner
         self._patience = patience

@@ -9,20 +9,19 @@ import click
 from rexec_client.cli.source import has_input
 
 if TYPE_CHECKING:
-    from rexec_client import Execution
     from rexec_client.cli.command_options import Command
     from rexec_client.cli.source import Source
     from rexec_client.errors import InvalidRequestError
 
 NO_INPUT = "this command takes no standard input; use: rexec run -n -- …"
-REPLAY = "it has been given its input, and takes no more: repeat it with -n, or give new input to a new --id"
+REPLAY = "{} was started before, and takes no new input: repeat it with -n, or give the input to a new --id"
 TOO_MUCH = "this command takes at most {} bytes of standard input, and there are more"
 
 
-def refuse_new_input(execution: Execution) -> None:
-    """Raise click.ClickException where there is input for a command that was started, and fed, before."""
-    if (execution.stdin.bytes_written or not execution.stdin.open) and has_input():
-        raise click.ClickException(f"{REPLAY} ({execution.exec_id})")
+def refuse_new_input(exec_id: str) -> None:
+    """Raise click.ClickException where there is input for a command that was started before, and may have been fed."""
+    if has_input():
+        raise click.ClickException(REPLAY.format(exec_id))
 
 
 async def settle_for_less(wanted: Command, source: Source | None, refusal: InvalidRequestError) -> None:

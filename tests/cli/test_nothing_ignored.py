@@ -6,12 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from grpc import StatusCode
 
-from tests.client.fakes import FakeServer, chunk, end, ended, execution, follow, output, refuse, reply, wire
+from tests.client.fakes import FakeServer, Stdin, chunk, end, ended, execution, follow, output, refuse, reply, wire
 
 WITHIN = 60
 
@@ -106,10 +107,29 @@ def test_new_input_for_a_replay_is_refused(ready: FakeServer) -> None:
     ready.on("Exec", reply(again))
     code, out, err = rexec(ready, "run", "--id", "same", "--", "cat", input=b"new\n")
     assert (code, out) == (255, b"")
-    assert "it has been given its input, and takes no more" in err
+    assert "same was started before, and takes no new input" in err
     assert ready.sent(wire.WriteStdinRequest) == []
     assert rexec(ready, "run", "--id", "same", "--", "cat", input=b"")[0] == 0
     assert rexec(ready, "run", "-n", "--id", "same", "--", "cat", input=b"new\n")[0] == 0
+
+
+def test_a_lost_answer_is_no_replay(ready: FakeServer) -> None:
+    """The command that existed already is the one that was just started: it gets its input, and nothing is said."""
+    stdin = Stdin()
+    started = wire.ExecResponse(execution=execution(exec_id="x", stdin=stdin.status()), already_existed=True)
+    ready.on("Exec", refuse(StatusCode.CANCELLED), reply(started))
+    ready.on("WriteStdin", stdin.write)
+
+    def echo(request, context):
+        while stdin.open and context.is_active():
+            threading.Event().wait(0.01)
+        yield output(chunk(0, stdin.received))
+        yield end(ended(stdin.received))
+
+    ready.on("Follow", echo)
+    code, out, err = rexec(ready, "run", "--id", "x", "--", "cat", input=b"new\n")
+    assert (code, out) == (0, b"new\n")
+    assert "replaying" not in err
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def command(settings: Settings, /, no_stdin: bool, **values: Any) -> int:
     with settings.client() as client, wanted.starting():
         handle = client.start(wanted.args, **wanted.options)
     click.echo(handle.exec_id)
-    if handle.already_existed and wanted.named:
+    if wanted.named and handle.already_existed and not handle.asked_again:
         tell(f"{handle.exec_id} was started before: nothing was started now")
     if handle.execution.HasField("start_error"):
         tell(remark(handle.execution))

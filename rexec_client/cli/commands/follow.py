@@ -30,9 +30,13 @@ class Wish:
     as_json: bool
 
     def start(self, execution: Execution) -> int:
-        """The offset to begin at. What a reader that is gone has used up of a waiting command's output is past."""
-        if self.since is None and self.hold and execution.overflow_waits and not is_ended(execution):
-            return min(execution.held_offset, execution.log_end_offset)
+        """The offset to begin at. What a reader that is gone has used up of a waiting command's output is past.
+
+        Where all is used up, or a reader that left let the rest go, it is everything that is kept.
+        """
+        held = execution.held_offset
+        if self.since is None and self.hold and not is_ended(execution) and held < execution.log_end_offset:
+            return held  # 0 where nothing is held
         return self.since or 0
 
 

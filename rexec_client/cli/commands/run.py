@@ -77,11 +77,17 @@ async def _start_and_watch(
             await settle_for_less(wanted, source, error)
             source = None
             handle = await _start(client, settings, wanted, stdin=False)
-        if handle.already_existed and wanted.named:
+        replay = wanted.named and handle.already_existed and not handle.asked_again
+        if replay:
             _tell_of_replay(handle, source)
         presentation = JsonLines() if as_json else Streams()
         foreground = Foreground(handle, handle.output(gaps=True), presentation, owns=True, gaps=gaps)
-        return await foreground.watch(source, lambda *where: _come_back(settings, wanted, exec_id, *where))
+        status = await foreground.watch(
+            None if replay else source, lambda *where: _come_back(settings, wanted, exec_id, *where)
+        )
+    if replay and source is not None:
+        refuse_new_input(exec_id)  # it came later
+    return status
 
 
 def _tell_of_replay(handle: AsyncExecutionHandle, source: Source | None) -> None:
@@ -91,7 +97,7 @@ def _tell_of_replay(handle: AsyncExecutionHandle, source: Source | None) -> None
     else:
         tell(f"{handle.exec_id} already runs; showing its output from the start")
     if source is not None:
-        refuse_new_input(handle.execution)
+        refuse_new_input(handle.exec_id)
 
 
 async def _start(client: AsyncClient, settings: Settings, wanted: Command, *, stdin: bool) -> AsyncExecutionHandle:
