@@ -13,6 +13,7 @@ from rexec.v1.execution_pb2 import Execution
 from rexec_client._sync.follow import Follow
 from rexec_client._sync.rpc import Rpc
 from rexec_client.credentials import Metadata
+from rexec_client.errors import CallError
 from rexec_client.tls import Tls
 
 CALL_SECONDS = 10.0
@@ -51,7 +52,15 @@ class Upstream:
     def get(self, request: api.GetRequest) -> Execution:
         """An execution without its output."""
         seconds = CALL_SECONDS + _seconds(request.wait.ToTimedelta())
-        return self._rpc.call(self._rpc.stub.Get, request, timeout=seconds).execution
+        try:
+            return self._rpc.call(self._rpc.stub.Get, request, timeout=seconds).execution
+        except CallError as error:
+            if error.code != "UNIMPLEMENTED" or request.HasField("wait"):
+                raise
+        # The server is older than the gateway: its Poll tells the same.
+        poll = api.PollRequest(exec_id=request.exec_id, exclusive_group=request.exclusive_group, caller=request.caller)
+        poll.offset, poll.max_bytes = 0, 1
+        return self.poll(poll).execution
 
     def follow(self, request: api.FollowRequest) -> Follow:
         # To resume is to acknowledge what has come this far, and of that a holder has perhaps used up nothing yet.

@@ -14,7 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+from rexec.v1 import execution_service_pb2 as api
 
+from tests.client.fakes import FakeServer, execution, reply
 from tests.gateway.alone import Alone
 from tests.gateway.http import Stream, ask
 from tests.servers import Server
@@ -151,3 +153,15 @@ def test_in_dev_it_is_for_this_machine_alone(tmp_path: Path) -> None:
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert refused.returncode == 78
     assert "loopback" in refused.stderr
+
+
+def test_a_server_that_is_older_has_no_get(alone: StartAlone) -> None:
+    """An execution is shown and cancelled as before; only what Get alone can do is refused, with the reason."""
+    with FakeServer() as server:
+        server.on("Poll", reply(api.PollResponse(execution=execution(exec_id="one", caller="me"))))
+        server.on("Cancel", reply(api.CancelResponse()))
+        gateway = alone(server.target)
+        assert ask(gateway.url, "GET", "/v1/executions/one").json["state"] == "STATE_RUNNING"
+        assert ask(gateway.url, "POST", "/api/cancel/me").json["exec_id"] == "one"
+        refused = ask(gateway.url, "GET", "/v1/executions/one?wait=1s")
+        assert (refused.status, refused.json["error"]["status"]) == (501, "UNIMPLEMENTED")

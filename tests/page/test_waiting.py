@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 
+from rexec_client.executions import is_ended
+from tests.client.fakes import FakeServer, end, reply, snapshot
 from tests.gateway.alone import Alone
 from tests.gateway.http import ask
 from tests.page.browser import PHONE, WIDE, Browser, Page
 from tests.page.conftest import SHARED
-from tests.page.staged import Staged
 from tests.waiting import eventually
 
 FULL = "the log is full (67108864 of 67108864 bytes): no holder is attached, which keeps the output from offset 4096 on"
@@ -22,24 +25,26 @@ MOST = 1 << 16
 
 
 class Stage:
-    """The page of a staged server, which has one execution."""
+    """The page of a server that has one execution, which the test sets: a real one's disk is seldom full."""
 
     def __init__(self, browser: Browser, directory: Path) -> None:
-        self.server = Staged()
+        self.execution = pb.Execution()
+        self.server = FakeServer().__enter__()
+        self.server.on("GetServerInfo", reply(api.GetServerInfoResponse(version="0", caller="dev", tail_lines=3)))
+        self.server.on("List", lambda *_: api.ListResponse(executions=[self.execution]))
+        self.server.on("Get", lambda *_: api.GetResponse(execution=self.execution))
+        self.server.on("Poll", lambda *_: api.PollResponse(execution=self.execution))
+        self.server.on("Follow", self._follow)
         # By this flag it is known as one that more than one test uses.
         self.gateway = Alone(directory, self.server.target, "--max-streams", SHARED[1])
         self._browser = browser
-
-    @property
-    def execution(self) -> pb.Execution:
-        return self.server.execution
 
     def set_up(self) -> None:
         execution = pb.Execution(exec_id="one", caller="dev", shell="tar c /srv", state=pb.STATE_RUNNING)
         execution.log_end_offset = 100
         execution.create_time.GetCurrentTime()
         execution.start_time.GetCurrentTime()
-        self.server.execution = execution
+        self.execution = execution
 
     def open(self) -> None:
         self._browser.driver.get("about:blank")
@@ -51,7 +56,18 @@ class Stage:
     def close(self) -> None:
         self._browser.driver.get("about:blank")
         self.gateway.stop()
-        self.server.close()
+        self.server.__exit__()
+
+    def _follow(self, _: Any, context: grpc.ServicerContext) -> Iterator[api.FollowResponse]:
+        """With heartbeats only, by which the gateway notices who is gone: what changes need not be told here."""
+        yield snapshot(self.execution)
+        if is_ended(self.execution):
+            yield end(self.execution)
+            return
+        over = threading.Event()
+        context.add_callback(over.set)
+        while not over.wait(1):
+            yield api.FollowResponse(heartbeat=api.Heartbeat())
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +129,7 @@ def test_a_command_that_waits_for_its_reader_is_shown_to_wait(page: Page) -> Non
     eventually(lambda: page.state == "waiting for a reader")
     assert "no holder" in page.text("#waiting")
     assert page.text("#log-limit") == "waits at 65.5 KB"
-    eventually(lambda: page.text(".item .outcome") == "waiting for a reader")
+    eventually(lambda: page.sees(".item .outcome") and page.text(".item .outcome") == "waiting for a reader")
     release = api.AcknowledgeRequest(exec_id="held", holder="me", release=True)
     page.server.stub.Acknowledge(release, metadata=(("authorization", f"Bearer {page.caller}"),))
     eventually(lambda: page.state == "exit 0")
