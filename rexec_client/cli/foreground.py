@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from rexec_client.cli.exit_status import FAILED, NOBODY_READS, exit_status, missing_output, remark
+from rexec_client.cli.source import ReadAhead, Source
 from rexec_client.cli.telling import hush_stdout, tell
 from rexec_client.errors import PreconditionError, RexecError, StdinClosedError
 from rexec_client.output import Gap, OutputChunk
@@ -15,7 +16,6 @@ from rexec_client.output import Gap, OutputChunk
 if TYPE_CHECKING:
     from rexec_client import AsyncExecutionHandle, AsyncOutputStream
     from rexec_client.cli.presentation import Presentation
-    from rexec_client.cli.source import Source
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -89,8 +89,10 @@ class Foreground:
 
     async def _forward(self, source: Source) -> None:
         """Input to the command, as fast as it reads."""
+        ahead = ReadAhead(source)
+        self._help(ahead.fill())
         try:
-            while data := await source.read():
+            while data := await ahead.take():
                 await self._handle.write(data)
             await self._handle.close_stdin()
         except RexecError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import fcntl
 import os
 import select
@@ -11,8 +12,10 @@ import termios
 
 from rexec_client.cli.readiness import readable
 
-# At most this much is asked for at once, and held while the command does not read.
-PIECE = 256 * 1024
+# At most this much is asked for at once.
+PIECE = 1024 * 1024
+# And held while the command does not read; a pipe gives 64 KiB at a time, which alone would be small writes.
+AHEAD = 4 * 1024 * 1024
 
 
 class Source:
@@ -50,6 +53,36 @@ class Source:
         """True when the end is here already. Takes what there is instead: for whoever has no use for it."""
         ready, _, _ = select.select([self._fd], [], [], 0)
         return bool(ready) and not await self.read()
+
+
+class ReadAhead:
+    """A source that is read while what it gave before is on its way."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._held = bytearray()
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    async def fill(self) -> None:
+        """Read to the end, but never hold more than so much. To be run beside `take`."""
+        while not self._ended:
+            data = await self._source.read()
+            self._ended = not data
+            self._held += data
+            self._changed.set()
+            while len(self._held) >= AHEAD:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def take(self) -> bytes:
+        """All that was read meanwhile; empty at end-of-file."""
+        while not self._held and not self._ended:
+            self._changed.clear()
+            await self._changed.wait()
+        data, self._held = bytes(self._held), bytearray()
+        self._changed.set()
+        return data
 
 
 def has_input(fd: int = 0) -> bool:

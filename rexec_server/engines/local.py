@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import errno
-import itertools
-import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
 
 from rexec_server.core import boot
 from rexec_server.core.engine import StdinPiece, StdinProgress
@@ -20,7 +16,9 @@ from rexec_server.core.errors import Unavailable
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import CONTROL, EXIT, RUNNER_SOCKET, SPOOL, STDIN_STATE, Reason, StartError
 from rexec_server.core.stdin_writers import written_by
-from rexec_server.runner.wire import HEADER, MAX_FRAME, Message, encode, peer_uid
+from rexec_server.engines.channel import Channel, connect
+from rexec_server.engines.stdin_links import StdinLinks
+from rexec_server.runner.wire import Message
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +29,8 @@ NAME_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
 # A runner that is to become our version first looks whether that one starts.
 _UPGRADE_SECONDS = 60.0
+
+T = TypeVar("T")
 
 
 class LocalEngine:
@@ -46,9 +46,10 @@ class LocalEngine:
         self._spool = f"{state_dir}/{SPOOL}"
         self._start_runner = start_runner
         self._boot_id = boot.boot_id()
-        self._runner: _Channel | None = None
+        self._runner: Channel | None = None
         self._connecting = asyncio.Lock()
         self._info: Message = {}
+        self._links = StdinLinks(self.directory)
 
     def directory(self, name: str) -> str:
         return f"{self._spool}/{name}"
@@ -134,28 +135,19 @@ class LocalEngine:
         await self._tell(name, {"op": "floor", "floor": floor})
 
     async def write_stdin(self, name: str, piece: StdinPiece) -> StdinProgress:
-        request = {
-            "op": "stdin",
-            "offset": piece.offset,
-            "data": base64.b64encode(piece.data).decode(),
-            "eof": piece.eof,
-        }
-        if piece.writer:
-            # A supervisor of an earlier version would leave the name aside, and count in the wrong counter.
-            info = await self._tell(name, {"op": "info"})
-            if info is not None and "writer" not in info.get("features", ()):
-                return StdinProgress(0, True, "nameless")
-            request["writer"] = piece.writer.hex()
-        before = self._written(name, piece.writer)
-        attempts: list[None] = []
-        answer = await self._tell(name, request, lambda: attempts.append(None))
-        if answer is None:
+        before, attempts = self._written(name, piece.writer), 0
+
+        async def attempt() -> StdinProgress:
+            nonlocal attempts
+            attempts += 1
+            return await self._links.write(name, piece)
+
+        progress = await self._insist(name, attempt)
+        if progress is None:
             return StdinProgress(0, False, "closed")
-        skipped = answer.get("skipped", 0)
-        if len(attempts) > 1 or "skipped" not in answer:
-            # What an attempt of ours brought in before its supervisor died is no repeat of the caller's.
-            skipped = min(len(piece.data), max(0, before - piece.offset))
-        return StdinProgress(answer["bytes_written"], answer["open"], answer["error"], skipped)
+        if attempts > 1:  # what an attempt of ours brought in before its supervisor died is no repeat of the caller's
+            progress = progress._replace(skipped=min(len(piece.data), max(0, before - piece.offset)))
+        return progress
 
     def _written(self, name: str, writer: bytes) -> int:
         with suppress(FileNotFoundError), open(f"{self.directory(name)}/{STDIN_STATE}", "rb") as file:
@@ -170,6 +162,7 @@ class LocalEngine:
         return [*cgroup, *controllers, *run_as, *(["overflow_wait"] if self._info.get("overflow_wait") else [])]
 
     async def close(self) -> None:
+        await self._links.close()
         if self._runner:
             await self._runner.close()
 
@@ -177,19 +170,18 @@ class LocalEngine:
         """A request to the runner. Unavailable when it did not answer: it may or may not have been done."""
         return _checked(await (await self._connected()).ask(request))
 
-    async def _connected(self) -> _Channel:
+    async def _connected(self) -> Channel:
         async with self._connecting:
             if self._runner is None or not self._runner.open:
                 self._runner = await self._connect()
             return self._runner
 
-    async def _connect(self) -> _Channel:
+    async def _connect(self) -> Channel:
         """Connects to the runner, starting one where that is ours to do."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while True:
             try:
-                async with _directory(self._state_dir) as directory:
-                    channel = await _Channel.connect(f"{directory}/{RUNNER_SOCKET}")
+                channel = await connect(self._state_dir, RUNNER_SOCKET)
                 try:
                     async with asyncio.timeout_at(deadline):  # it may be there, and stopped
                         self._info = await channel.ask({"op": "info"})
@@ -205,7 +197,7 @@ class LocalEngine:
                     raise Unavailable(f"rexec-runner does not answer in {self._state_dir}: {error}") from error
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _make_same_version(self, channel: _Channel) -> None:
+    async def _make_same_version(self, channel: Channel) -> None:
         """A runner that an older server of this user started becomes ours; another's unit is its operator's."""
         if self._info.get("version") == self._version:
             return
@@ -221,21 +213,24 @@ class LocalEngine:
             theirs = self._info.get("version", "of unknown version")
             _log.warning("rexec-runner is %s and this server %s: %s", theirs, self._version, why)
 
-    async def _tell(self, name: str, request: Message, attempt: Callable[[], None] = lambda: None) -> Message | None:
-        """A request to an execution's supervisor; None when it has ended.
+    async def _tell(self, name: str, request: Message) -> Message | None:
+        """A request to an execution's supervisor; None when it has ended."""
 
-        A supervisor may be replaced just now: then its successor is asked. `attempt` is called before each.
-        """
+        async def attempt() -> Message:
+            channel = await connect(self.directory(name), CONTROL)
+            try:
+                return await channel.ask(request)
+            finally:
+                await channel.close()
+
+        return await self._insist(name, attempt)
+
+    async def _insist(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
+        """Asks an execution's supervisor; None when it has ended. One that is replaced just now has a successor."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while not os.path.exists(f"{self.directory(name)}/{EXIT}"):
             try:
-                async with _directory(self.directory(name)) as directory:
-                    channel = await _Channel.connect(f"{directory}/{CONTROL}")
-                    try:
-                        attempt()
-                        return await channel.ask(request)
-                    finally:
-                        await channel.close()
+                return await attempt()
             except (OSError, Unavailable) as error:
                 if isinstance(error, FileNotFoundError) and os.path.isdir(self.directory(name)):
                     deadline = min(deadline, asyncio.get_running_loop().time() + NAME_SECONDS)
@@ -250,85 +245,3 @@ def _checked(answer: Message) -> Message:
     if "error" in answer:
         raise Unavailable(f"rexec-runner: {answer['error']}")
     return answer
-
-
-class _Channel:
-    """A connection to a runner or a supervisor: requests are numbered, answers come in any order."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Message]] = {}
-        self.closed = asyncio.Event()
-        self._task = asyncio.create_task(self._read())
-
-    @property
-    def open(self) -> bool:
-        return not self.closed.is_set()
-
-    @classmethod
-    async def connect(cls, path: str) -> _Channel:
-        """OSError when nobody listens there, or somebody who is neither root nor we: a launch has secrets in it."""
-        reader, writer = await asyncio.open_unix_connection(path)
-        if peer_uid(writer.get_extra_info("socket")) not in (0, os.geteuid()):
-            writer.close()
-            raise PermissionError(errno.EPERM, "another user listens there")
-        return cls(reader, writer)
-
-    async def ask(self, request: Message) -> Message:
-        """Unavailable when the connection ends before the answer."""
-        if not self.open:
-            raise Unavailable("the connection is closed")
-        number = next(self._numbers)
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        self._writer.write(encode(request | {"number": number}))
-        try:
-            return await future
-        finally:
-            self._waiting.pop(number, None)
-
-    async def close(self) -> None:
-        self._writer.close()
-        self._task.cancel()
-        await asyncio.wait([self._task])  # its cancellation is not ours, and ours must not be taken for its
-        with suppress(OSError):
-            await self._writer.wait_closed()
-
-    def drop(self) -> None:
-        """Ends it, and waits for nothing."""
-        self._writer.close()
-        self._task.cancel()
-
-    async def _read(self) -> None:
-        try:
-            while True:
-                (length,) = HEADER.unpack(await self._reader.readexactly(HEADER.size))
-                if length > MAX_FRAME:
-                    raise OSError(f"a frame of {length} bytes")
-                answer: dict[str, Any] = json.loads(await self._reader.readexactly(length))
-                future = self._waiting.get(answer["number"])
-                if future and not future.done():
-                    future.set_result(answer)
-        except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-            self._fail(str(error))
-        finally:
-            self.closed.set()
-            self._fail("closed")
-            self._writer.close()
-
-    def _fail(self, why: str) -> None:
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(Unavailable(f"the connection ended: {why}"))
-
-
-@asynccontextmanager
-async def _directory(path: str) -> AsyncIterator[str]:
-    """A short name for a directory: a socket's path is limited to 107 bytes (unix(7))."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{fd}"
-    finally:
-        os.close(fd)

@@ -13,22 +13,22 @@ from rexec_server.runner.loop import READ, Loop
 from rexec_server.runner.records import is_removed
 from rexec_server.runner.stdin import StdinWrite
 from rexec_server.runner.supervision import Supervision
-from rexec_server.runner.wire import Connection, Message, listen, peer_uid, remove_socket
+from rexec_server.runner.wire import PAYLOAD, Connection, Message, listen, peer_uid, remove_socket
 
 RETRY_SECONDS = 1.0
 # Requests, and parts of them, that a supervisor of the first version does not know; it does not know `info` either.
-FEATURES = ("writer",)
+FEATURES = ("writer", "payload")
 
 
 class Control:
-    """Answers `info`, `signal`, `end`, `attend`, `floor` and `stdin`, each with one message."""
+    """Answers `info`, `signal`, `end`, `attend`, `floor` and `stdin`, each by one message; `stdin_abandon` by none."""
 
     def __init__(self, loop: Loop, directory: int, supervision: Supervision, trusted_uids: frozenset[int]) -> None:
         self._loop = loop
         self._supervision = supervision
         self._trusted_uids = trusted_uids
         self._connections: set[Connection] = set()
-        self._writes: dict[Connection, StdinWrite] = {}
+        self._writes: dict[tuple[Connection, int], StdinWrite] = {}
         self._directory = directory
         self._listener: socket.socket | None = None
         self._closed = False
@@ -87,9 +87,9 @@ class Control:
 
     def _forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
-        write = self._writes.pop(connection, None)
-        if write and self._supervision.stdin:
-            self._supervision.stdin.abandon(write)
+        for of, number in list(self._writes):
+            if of is connection:
+                self._abandon(connection, number)
 
     def _answer(self, connection: Connection, request: Message) -> None:
         def reply(answer: Message) -> None:
@@ -112,6 +112,8 @@ class Control:
                 reply({})
             case "stdin":
                 self._write_stdin(connection, request, reply)
+            case "stdin_abandon":
+                self._abandon(connection, request["write"])
             case unknown:
                 reply({"error": f"unknown request {unknown!r}"})
 
@@ -120,27 +122,33 @@ class Control:
         counters = feed.counters if feed else Counters.read(self._directory)
         write = StdinWrite(
             request["offset"],
-            base64.b64decode(request["data"]),
+            # A server of the first version sends it within the JSON.
+            request[PAYLOAD] if PAYLOAD in request else base64.b64decode(request["data"]),
             request["eof"],
-            lambda error: self._finish(connection, write, counters, error, reply),
+            lambda error: self._finish((connection, request["number"]), write, counters, error, reply),
             bytes.fromhex(request.get("writer", "")),
         )
         if feed is None or not counters.state.open:
             # Whoever lost the answer to the write with eof asks again: all of it was accepted before.
             repeated = write.eof and write.end == counters.written(write.writer, write.offset)
             return reply({"error": None if repeated else "closed", **_progress(write, counters)})
-        self._writes[connection] = write
+        self._writes[connection, request["number"]] = write
         feed.write(write)
+
+    def _abandon(self, connection: Connection, number: int) -> None:
+        write = self._writes.get((connection, number))
+        if write and self._supervision.stdin:
+            self._supervision.stdin.abandon(write)
 
     def _finish(
         self,
-        connection: Connection,
+        key: tuple[Connection, int],
         write: StdinWrite,
         counters: Counters,
         error: str | None,
         reply: Callable[[Message], None],
     ) -> None:
-        self._writes.pop(connection, None)
+        self._writes.pop(key, None)
         reply({"error": error, **_progress(write, counters)})
 
 

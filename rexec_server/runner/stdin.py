@@ -5,18 +5,22 @@ Each writer has a counter of its own, in a file that outlives a kill of this pro
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from rexec_server.core.spool import RUNNER_SOCKET
 from rexec_server.runner.counters import Counters
 from rexec_server.runner.loop import WRITE, Loop
 from rexec_server.runner.wire import encode
 
-# As much as an empty FIFO takes; a larger write gains nothing.
-WRITE_BYTES = 64 * 1024
+# A larger FIFO saves turns. It also takes more of its user's allowance (pipe-user-pages-soft, pipe(7)), and takes
+# input that a command does not read. So only one that has read much gets one.
+LARGE_FIFO_BYTES = 1024 * 1024
+READS_WELL_BYTES = 4 * 1024 * 1024
 # Between two attempts to tell the runner something while its socket has no name.
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -31,7 +35,7 @@ class StdinWrite:
     __slots__ = ("data", "done", "eof", "offset", "skipped", "writer")
 
     def __init__(
-        self, offset: int, data: bytes, eof: bool, done: Callable[[str | None], None], writer: bytes = b""
+        self, offset: int, data: bytes | bytearray, eof: bool, done: Callable[[str | None], None], writer: bytes = b""
     ) -> None:
         self.offset = offset
         self.data = data
@@ -53,6 +57,7 @@ class StdinFeed:
         self._fifo = fifo
         self._on_eof = on_eof
         self._queue: deque[StdinWrite] = deque()
+        self._fed = 0  # bytes, by this process; until the FIFO was enlarged
         self._counters = Counters.map(directory)
 
     @property
@@ -70,6 +75,7 @@ class StdinFeed:
         """Nobody waits for it any more: what is not in yet stays out."""
         if write in self._queue:
             self._queue.remove(write)
+            write.done("abandoned")
             self._advance()
 
     def close(self) -> None:
@@ -111,21 +117,29 @@ class StdinFeed:
     def _feed(self, write: StdinWrite) -> bool:
         """Feeds the next part of a write; False when the FIFO is full."""
         written = self._counters.written(write.writer, write.offset) or 0
-        data = memoryview(write.data)[written - write.offset :][:WRITE_BYTES]
+        data = memoryview(write.data)[written - write.offset :]
         if data:
             try:
-                written += self._counters.count(write.writer, len(data), lambda: os.write(self._fifo, data))
+                size = self._counters.count(write.writer, len(data), lambda: os.write(self._fifo, data))
             except BlockingIOError:
                 return False
             except BrokenPipeError:  # the command closed its standard input
                 self.close()
                 return True
+            written += size
+            self._enlarge(size)
         if write.end <= written:
             self._queue.popleft()
             if write.eof:
                 self.close()  # before it is told: what was told is true, whenever we die
             write.done(None)
         return True
+
+    def _enlarge(self, size: int) -> None:
+        if self._fed < READS_WELL_BYTES <= self._fed + size:
+            with suppress(OSError):  # too much for its user
+                fcntl.fcntl(self._fifo, fcntl.F_SETPIPE_SZ, LARGE_FIFO_BYTES)
+        self._fed += size
 
     def _finish(self, error: str | None) -> None:
         self._queue.popleft().done(error)

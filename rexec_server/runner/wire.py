@@ -1,6 +1,7 @@
 """How server, runner and shims talk: JSON objects in frames on a unix socket.
 
-A frame is its length as four bytes, big-endian, then UTF-8 JSON. A peer that breaks this is disconnected.
+A frame is its length as four bytes, big-endian, then UTF-8 JSON. A peer that breaks this is disconnected. Where
+the JSON has `payload`, so many bytes follow it as they are: only to a supervisor whose `info` has that feature.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from rexec_server.runner.loop import READ, WRITE, Loop
 HEADER = struct.Struct("!I")
 # A request carries at most a gRPC message's arguments, environment and first input, base64 included.
 MAX_FRAME = 64 * 1024 * 1024
+
+MAX_PAYLOAD = 8 * 1024 * 1024
+PAYLOAD = "payload"
 
 Message = dict[str, Any]
 
@@ -79,6 +83,7 @@ class Connection:
         self._on_close = on_close
         self._received = bytearray()
         self._unsent = bytearray()
+        self._payload: Payload | None = None
         self._paused = False
         self.open = True
         sock.setblocking(False)
@@ -108,7 +113,7 @@ class Connection:
     @property
     def quiet(self) -> bool:
         """Whether no message is half received or half sent."""
-        return not self._received and not self._unsent
+        return not self._received and not self._unsent and self._payload is None
 
     def _watch(self) -> None:
         reading = not self._paused or self._received
@@ -135,6 +140,8 @@ class Connection:
         self._watch()
 
     def _receive(self) -> None:
+        if self._payload:
+            return self._receive_payload(self._payload)
         try:
             data = self._socket.recv(min(64 * 1024, self._missing()) if self._paused else 64 * 1024)
         except BlockingIOError:
@@ -144,6 +151,22 @@ class Connection:
         if not data:
             return self.close()
         self._received += data
+        self._try_to_dispatch()
+
+    def _receive_payload(self, payload: Payload) -> None:
+        try:
+            taken = self._socket.recv_into(payload.missing)
+        except BlockingIOError:
+            return
+        except OSError:
+            taken = 0
+        if not taken:
+            return self.close()
+        payload.filled += taken
+        if not payload.missing:
+            self._try_to_dispatch()
+
+    def _try_to_dispatch(self) -> None:
         try:
             self._dispatch()
         except (ValueError, KeyError, TypeError):  # not JSON, too long, or nothing that we know: not our server
@@ -159,7 +182,8 @@ class Connection:
         return max(1, HEADER.size + int(length) - len(self._received))
 
     def _dispatch(self) -> None:
-        while self.open and len(self._received) >= HEADER.size:
+        self._hand_over_payload()
+        while self.open and self._payload is None and len(self._received) >= HEADER.size:
             (length,) = HEADER.unpack_from(self._received)
             if length > MAX_FRAME:
                 raise ValueError(f"a frame of {length} bytes; at most {MAX_FRAME} are taken")
@@ -167,4 +191,39 @@ class Connection:
                 return
             body = bytes(self._received[HEADER.size : HEADER.size + length])
             del self._received[: HEADER.size + length]
-            self._on_message(self, json.loads(body))
+            message = json.loads(body)
+            if PAYLOAD in message:
+                self._payload = Payload(message)
+                del self._received[: self._payload.take(self._received)]
+                self._hand_over_payload()
+            else:
+                self._on_message(self, message)
+
+    def _hand_over_payload(self) -> None:
+        payload = self._payload
+        if payload and not payload.missing:
+            self._payload = None
+            self._on_message(self, payload.message | {PAYLOAD: payload.data})
+
+
+class Payload:
+    """The bytes that follow a message, as they come in."""
+
+    def __init__(self, message: Message) -> None:
+        size = message[PAYLOAD]
+        if not 0 <= size <= MAX_PAYLOAD:
+            raise ValueError(f"a payload of {size} bytes; at most {MAX_PAYLOAD} are taken")
+        self.message = message
+        self.data = bytearray(size)
+        self.filled = 0
+
+    @property
+    def missing(self) -> memoryview:
+        return memoryview(self.data)[self.filled :]
+
+    def take(self, received: bytearray) -> int:
+        """Takes what has come already of it; returns how much that is."""
+        size = min(len(received), len(self.data))
+        self.data[:size] = received[:size]
+        self.filled = size
+        return size

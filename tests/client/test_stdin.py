@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
+import random
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -194,3 +197,40 @@ def test_input_that_can_go_nowhere_ends_the_run(fake: FakeServer, client: Client
     fake.on("Follow", silent)
     with pytest.raises(StdinClosedError, match="a supervisor died"):
         client.run(["cat"], input=bytes(2 << 20))
+
+
+def test_much_input_over_restarts_of_the_server(own_server: Server) -> None:
+    """Pieces that are in flight when the server is killed are sent again, and each byte arrives once."""
+    data = os.urandom(24 << 20)
+    with Client(own_server.target, caller="alice", retry_timeout=60) as client:
+        script = 'head -c 1000000; read go < "$0"; cat'
+        fifo = str(own_server.state_dir.parent / "go")
+        os.mkfifo(fifo)
+        handle = client.start(["sh", "-c", f"({script}) | sha256sum", fifo], stdin=True)
+        writing = threading.Thread(target=lambda: (handle.write(data), handle.close_stdin()))
+        writing.start()
+        own_server.restart()
+        own_server.restart()
+        with open(fifo, "w") as go:
+            go.write("\n")
+        own_server.restart()
+        writing.join()
+        handle.wait(60)
+        output = b"".join(chunk.data for chunk in client.attach(handle.exec_id).output())
+    assert output.split()[0].decode() == hashlib.sha256(data).hexdigest()
+
+
+def test_pieces_that_overtake_each_other(fake: FakeServer, client: Client) -> None:
+    """A server that takes them in any order, refuses what comes early and loses answers still gets each byte once."""
+    writers, dice, data = Writers(fake), random.Random(1), os.urandom(20 << 20)
+
+    def unreliable(request: Any, context: Any) -> Any:
+        if dice.random() < 0.2:
+            return writers.lost(request, context)
+        return writers.write(request, context)
+
+    fake.on("WriteStdin", unreliable)
+    client.start(["cat"], stdin=True).write(data)
+    [stdin] = writers.inputs.values()
+    assert stdin.received == data
+    assert max(len(request.data) for request in fake.sent(wire.WriteStdinRequest)) == 1 << 20

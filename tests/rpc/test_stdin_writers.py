@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from rexec.v1 import execution_service_pb2 as api
 
@@ -180,7 +181,7 @@ class OldSupervisor:
     def __init__(self, directory: Path) -> None:
         self.writes: list[dict[str, Any]] = []
         os.rename(directory / "control", directory / "control.kept")
-        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener = self._connection = socket.socket(socket.AF_UNIX)
         fd = os.open(directory, os.O_RDONLY)
         self._listener.bind(f"/proc/self/fd/{fd}/control")
         os.close(fd)
@@ -191,12 +192,15 @@ class OldSupervisor:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        with suppress(OSError):  # the server may have left already
+            self._connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
 
     def _serve(self) -> None:
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
+                self._connection = connection
                 with connection, connection.makefile("rb") as file, suppress(ConnectionError):
                     while header := file.read(HEADER.size):
                         request = json.loads(file.read(*HEADER.unpack(header)))
@@ -228,3 +232,34 @@ def test_a_supervisor_of_an_earlier_version(server: Server) -> None:
         assert old.writes == []
         assert write(server, "old", "", 0, b"abc") == (3, 0)
         assert old.writes[0]["data"] == "YWJj"
+
+
+def test_what_waits_is_bounded(own_server: Server) -> None:
+    """A command that does not read costs server and supervisor no more memory than is said, and delays nobody."""
+    start(own_server, "sh", "-c", "echo on; sleep 60", exec_id="deaf", **OPEN)
+    shown(own_server, "deaf", b"on")
+    shim = psutil.Process(own_server.shim_pid("deaf"))
+    before = shim.memory_info().rss
+    requests = [api.WriteStdinRequest(exec_id="deaf", writer=f"w{n}", data=bytes(4_000_000)) for n in range(24)]
+    calls = [own_server.stub.WriteStdin.future(request, timeout=60) for request in requests]
+    eventually(lambda: any(call.done() for call in calls))
+    over = next(call for call in calls if call.done())
+    assert over.code().name == "RESOURCE_EXHAUSTED"
+    assert "bytes wait for the command to read" in over.details()
+    assert poll(own_server, "deaf").execution.exec_id == "deaf"
+    assert shim.memory_info().rss - before < 32 << 20
+    for call in calls:
+        call.cancel()
+    eventually(lambda: write(own_server, "deaf", "later", 0) == (0, 0))
+
+
+def test_links_end_with_their_executions(own_server: Server) -> None:
+    """The connection that is kept for a command's input goes when the command does."""
+    server = psutil.Process(own_server.pid)
+    before = server.num_fds()
+    for number in range(20):
+        exec_id = start(own_server, "cat", exec_id=f"cat-{number}", **OPEN).exec_id
+        write(own_server, exec_id, "w", 0, b"x")
+        write(own_server, exec_id, "w", 1, eof=True)
+        ended(own_server, exec_id)
+    eventually(lambda: server.num_fds() <= before + 5)
