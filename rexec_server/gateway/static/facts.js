@@ -10,12 +10,13 @@ function outputOf({ totals = [], logEndOffset = "0", logStartOffset = "0" }) {
   return size(Number(logEndOffset)) + (dropped ? `, of which ${size(dropped)} are no longer kept` : "");
 }
 
-// Whether an execution that does not wait drops its oldest output or is ended, the contract does not tell.
-function limitOf({ maxOutputBytes = "0", overflowWaits, reason }) {
+// An execution does not tell whether it drops its oldest output or is ended, until it has come to that.
+function limitOf({ maxOutputBytes = "0", logStartOffset = "0", overflowWaits, reason }) {
   if (!Number(maxOutputBytes)) return "";
   const limit = size(Number(maxOutputBytes));
   if (overflowWaits) return `${limit} of output; then it waits until its reader has used some up`;
   if (reason === "REASON_OUTPUT_LIMIT") return `${limit} of output, where it was ended`;
+  if (Number(logStartOffset)) return `${limit} of output; it does not wait: the oldest is dropped`;
   return `${limit} of output; then it does not wait: the oldest is dropped, or it is ended`;
 }
 
