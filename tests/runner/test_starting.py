@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,3 +144,49 @@ def test_s10_a_runner_is_upgraded_meanwhile(there: Runner, hanging: Hanging) -> 
     assert there.sh("exit 3").wait().exit_code == 3
     hanging.answer()
     assert run.wait().exit_code == 7
+
+
+class Halting:
+    """A runner under strace, whose shims and commands stop at certain system calls before the exec."""
+
+    def __init__(self, start_runner: Callable[..., Runner], directory: Path, calls: str) -> None:
+        if not shutil.which("strace"):
+            pytest.skip("to stop a process at a system call needs strace")
+        self._log = directory / "strace"
+        options = ("-e", f"trace={calls}", "-e", f"inject={calls}:signal=STOP")
+        self.runner = start_runner("--no-cgroup", prefix=("strace", "-f", "-qq", "-o", str(self._log), *options))
+
+    def await_stops(self, number: int) -> list[int]:
+        """Waits for so many stops. Returns the processes that have stopped, the last one last."""
+
+        def look() -> list[int]:
+            return [int(line.split()[0]) for line in self._log.read_text().splitlines() if "stopped by" in line]
+
+        return eventually(lambda: look() if len(look()) >= number else [])
+
+
+def test_s10_it_may_be_stopped_before_all_else(start_runner: Callable[..., Runner], tmp_path: Path) -> None:
+    """S10: a process that has no session and no group of its own yet is ended too."""
+    halting = Halting(start_runner, tmp_path, "setsid")
+    run = halting.runner.send("sleep", "300")
+    shim, *_ = halting.await_stops(1)
+    os.kill(shim, signal.SIGCONT)
+    assert halting.await_stops(2)[1] == run.pid
+    assert run.end(grace=0.2) == {"number": 1}
+    record = run.wait()
+    assert (record.reason, record.exit_code, record.start_error) == (Reason.CANCELLED, None, None)
+
+
+def test_s10_what_was_never_released_is_not_waited_for(start_runner: Callable[..., Runner], tmp_path: Path) -> None:
+    """S10: its shim dies before it is on record, and it is stopped: it is ended, and certainly was never executed."""
+    halting = Halting(start_runner, tmp_path, "setsid,pidfd_open")
+    run = halting.runner.send("touch", str(tmp_path / "ran"))
+    shim, *_ = halting.await_stops(1)
+    os.kill(shim, signal.SIGCONT)
+    command = next(pid for pid in halting.await_stops(3) if pid != shim)
+    assert not run.start
+    os.kill(shim, signal.SIGKILL)
+    record = run.wait()
+    assert (record.reason, record.exit_code) == (Reason.START_FAILED, None)
+    eventually(lambda: not Path(f"/proc/{command}").exists())
+    assert not (tmp_path / "ran").exists()
