@@ -6,15 +6,18 @@ An fsync costs more than all else about a reservation; a hundred that wait for t
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rexec_server.core.about import Newer
+from rexec_server.core.durable import sync_directory
 from rexec_server.core.errors import Unavailable
 
 # Notes that nobody waits for are committed with the next job, or after this long, or when there are so many.
@@ -42,7 +45,10 @@ class Database:
 
     def __init__(self, path: str, schema: Sequence[str], before_commit: Callable[[], None]) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        if not os.path.exists(path):
+            _make(path, schema)
         self._connection = _open(path, schema)
+        self._path, self._file = path, os.stat(path)
         self._before_commit = before_commit
         self._thread = threading.Thread(target=self._work, name="index", daemon=True)
         self._thread.start()
@@ -98,6 +104,7 @@ class Database:
         # A job whose caller has gone before its turn is not done; from here on it cannot be cancelled any more.
         jobs = [job for job in jobs if not job.awaited or job.future.set_running_or_notify_cancel()]
         try:
+            self._check_file()
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = [self._try(job.run) for job in jobs]
             self._before_commit()
@@ -117,6 +124,15 @@ class Database:
                 job.future.set_result(result)
         return []
 
+    def _check_file(self) -> None:
+        """What would be written to a file without a name is gone with this process. Unavailable."""
+        try:
+            if os.path.samestat(os.stat(self._path), self._file):
+                return
+        except FileNotFoundError:
+            pass
+        raise Unavailable(f"the index {self._path} was removed or replaced: put it back and restart rexec-server")
+
     def _try(self, job: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
         """Whatever is wrong with a job is its caller's to know, and must not end the thread that all depend on."""
         self._connection.execute("SAVEPOINT job")
@@ -130,6 +146,18 @@ class Database:
             return None, Unavailable(f"the index failed: {error}") if isinstance(error, sqlite3.Error) else error
         self._connection.execute("RELEASE job")
         return result, None
+
+
+def _make(path: str, schema: Sequence[str]) -> None:
+    """A new file has its name when it is whole: one without a table is no new one, but one that was damaged."""
+    draft = f"{path}.new"
+    # A log of one that was removed is not to be taken for the new one's.
+    for name in (draft, f"{draft}-wal", f"{draft}-shm", f"{path}-wal", f"{path}-shm"):
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+    _open(draft, schema).close()
+    os.rename(draft, path)
+    sync_directory(os.path.dirname(path))
 
 
 def _open(path: str, schema: Sequence[str]) -> sqlite3.Connection:

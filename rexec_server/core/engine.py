@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rexec_server.core.launch import Launch
 from rexec_server.core.spool import Reason, StartError
@@ -39,6 +39,9 @@ class Engine(Protocol):
     def directory(self, name: str) -> str:
         """The spool directory of an execution; it may not exist yet, or any more."""
 
+    def names(self) -> list[str]:
+        """Return the names of all executions that have a directory."""
+
     async def ready(self) -> None:
         """Returns when a start can be asked for; raises Unavailable if that is not to be soon."""
 
@@ -46,9 +49,10 @@ class Engine(Protocol):
     def instance(self) -> str:
         """The name of the runner that a start would be asked of now; empty when it has none."""
 
-    async def start(self, name: str, launch: Launch) -> StartError | None:
+    async def start(self, name: str, launch: Launch, reserved: dict[str, Any]) -> StartError | None:
         """Returns when the command runs, or why it certainly was not started.
 
+        reserved: kept beside the execution, for a server whose index does not know it.
         Unavailable when that is not known; then `settle` makes it certain.
         """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 
 from rexec_server.core.executed import has_executed
@@ -152,6 +153,11 @@ class Entry:
             return False
         self._execution = replace(self._execution, state=State.RUNNING, pid=record.pid, start_time=record.start_time)
         return True
+
+    def note_supervised(self) -> None:
+        """It is supervised, so it runs, although its start record was removed. An empty one is yet to be written."""
+        if self._execution.state == State.STARTING and not os.path.exists(f"{self.directory}/{START}"):
+            self._execution = replace(self._execution, state=State.RUNNING)
 
     def read_exit(self) -> ExitRecord | None:
         """How it ended. None: it has not, or the record is damaged, and the runner replaces it."""

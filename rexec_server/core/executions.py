@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import uuid
@@ -12,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from rexec_server.core import boot
+from rexec_server.core import adoption, boot
 from rexec_server.core.attendance import Attendance
 from rexec_server.core.command import Command, Defaults, check_duration, check_exec_id
 from rexec_server.core.engine import Engine, StdinPiece, StdinProgress
@@ -45,6 +46,8 @@ from rexec_server.core.slices import Steps, sliced
 from rexec_server.core.spool import Reason
 from rexec_server.core.stdin_writers import MAX_WRITERS
 from rexec_server.core.waker import Waker
+
+_log = logging.getLogger(__name__)
 
 ENGINE_RETRY_SECONDS = 0.2
 
@@ -94,16 +97,27 @@ class Executions:
 
     async def recover(self) -> None:
         """Takes up what was unfinished when the last server stopped, whatever became of it meanwhile."""
+        await self._adopt()
         entries = [self._registry.remember(record) for record in await self._index.unfinished()]
         supervised: set[str] | None = None
         with contextlib.suppress(Unavailable):  # a runner that is older than the question
             supervised = await self._engine.supervised()
         for entry in entries:
             self._registry.watch(entry)
-            self._spawn(entry.decide())
-            if supervised is not None and entry.name not in supervised:
+            if supervised is not None and entry.name in supervised:
+                entry.note_supervised()
+            elif supervised is not None:
                 self._see_to(entry)
+            self._spawn(entry.decide())
         await self._sweep()
+
+    async def _adopt(self) -> None:
+        """Takes up what the index does not know, as it is from a backup, or was lost: those ids stay used."""
+        known = await self._index.names()
+        names = [name for name in self._engine.names() if name not in known]
+        adopted = await self._index.adopt(adoption.find(self._engine.directory("."), names)) if names else 0
+        if adopted:
+            _log.warning("took up %d executions from the spool that the index did not know", adopted)
 
     def _see_to(self, entry: Entry) -> None:
         """Nothing says that it lives, and nothing how it ended."""
@@ -273,15 +287,15 @@ class Executions:
         entry = self._registry.remember(reserved.record)
         if not reserved.existed:
             self._newest.note(reserved.record)
-            self._spawn(self._start(entry, launch))
+            self._spawn(self._start(entry, launch, adoption.described(reservation)))
         return entry, reserved.existed
 
-    async def _start(self, entry: Entry, launch: Launch) -> None:
+    async def _start(self, entry: Entry, launch: Launch, reserved: dict[str, Any]) -> None:
         """Asks the engine to start it. When it is not known whether that happened, makes sure of one or the other."""
         began = now_ns()
         try:
             try:
-                start_error = await self._engine.start(entry.name, launch)
+                start_error = await self._engine.start(entry.name, launch, reserved)
                 self._registry.observer.spawned(entry.name, entry.execution, began, start_error)
             except Unavailable as error:
                 start_error = None

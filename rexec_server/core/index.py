@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rexec_server.core.adoption import Foundling
 from rexec_server.core.database import Database
 from rexec_server.core.errors import StillRunning
 from rexec_server.core.execution import Extent, Key, State, final_state
@@ -118,6 +119,14 @@ class Index:
         return await self._database.do(
             lambda db: [Record.from_row(row) for row in db.execute("SELECT * FROM execution WHERE state < 3")]
         )
+
+    async def names(self) -> set[str]:
+        """Return the names of all executions, also of those that are deleted."""
+        return await self._database.do(lambda db: {row["name"] for row in db.execute("SELECT name FROM execution")})
+
+    async def adopt(self, found: Sequence[Foundling]) -> int:
+        """Makes known what was found in the spool. Returns how many of them are new."""
+        return await self._database.do(lambda db: sum(one.insert(db) for one in found))
 
     async def counts(self) -> dict[State, int]:
         """How many executions are in each state; those that are forgotten are in none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from rexec_server.core.about import Newer
 
 _MAGIC = b"SQLite format 3\0"
@@ -69,6 +71,8 @@ def check_version(path: str) -> None:
             head = file.read(100)
     except FileNotFoundError:
         return
+    if not head:
+        raise OSError(errno.EINVAL, f"{path} is empty: put a copy back, or remove it to begin with what the spool says")
     if head.startswith(_MAGIC):
         version = int.from_bytes(head[_VERSION_AT : _VERSION_AT + 4], "big")
         if version > len(SCHEMA):

@@ -5,7 +5,8 @@ whoever holds `lock` writes in it. `docs/protocol.md` describes the layout for r
 
     lock                    held (flock) while somebody supervises the command; written to after each batch of output,
                             so that a watcher wakes; says why the command makes no progress, and which output is held
-    start                   who runs: one JSON object, there before the command's exec
+    request                 what was reserved, as the server keeps it in its index: one JSON object
+    start                   who runs: empty, then one JSON object, there before the command's exec
     exit.tmp, exit          how it ended: notes while it runs, then one JSON object, renamed when it is true
     out err in              the FIFOs of the command, while somebody may hold them
     stdin                   how far standard input has got
@@ -29,6 +30,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 LOCK = "lock"
+REQUEST = "request"
 START = "start"
 EXIT = "exit"
 EXIT_DRAFT = "exit.tmp"
@@ -118,6 +120,9 @@ class StartRecord(NamedTuple):
     boot_id: str
     start_time: int  # ns since 1970
     supervision: dict[str, Any]  # what a successor of the shim must know
+    caller: str = ""  # with exec_id, whose execution it is; empty where the server did not say so
+    exec_id: str = ""
+    digest: str = ""  # of the request, in hexadecimal digits
 
     def to_bytes(self) -> bytes:
         return json.dumps(self._asdict()).encode()

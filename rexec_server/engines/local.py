@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rexec_server.core import boot
 from rexec_server.core.engine import StdinPiece, StdinProgress
@@ -54,6 +54,14 @@ class LocalEngine:
     def directory(self, name: str) -> str:
         return f"{self._spool}/{name}"
 
+    def names(self) -> list[str]:
+        try:
+            return [
+                entry.name for entry in os.scandir(self._spool) if entry.is_dir() and not entry.name.startswith(".")
+            ]
+        except FileNotFoundError:
+            return []
+
     @property
     def instance(self) -> str:
         return str(self._info.get("instance", ""))
@@ -83,8 +91,9 @@ class LocalEngine:
             return "pid" in await runner.ask({"op": "info"})
         return False
 
-    async def start(self, name: str, launch: Launch) -> StartError | None:
-        answer = await self._ask_for_start({"op": "start", "id": name, "launch": launch.to_json()})
+    async def start(self, name: str, launch: Launch, reserved: dict[str, Any]) -> StartError | None:
+        request = {"op": "start", "id": name, "launch": launch.to_json(), "reserved": reserved}
+        answer = await self._ask_for_start(request)
         self._info |= {"instance": answer.get("instance", self.instance)}
         return StartError(*answer["start_error"]) if "start_error" in answer else None
 

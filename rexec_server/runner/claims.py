@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 import stat
 from contextlib import suppress
+from typing import Any
 
 from rexec_server.core.launch import Launch
-from rexec_server.core.spool import EXIT, FIFO_OUT, START, ExitRecord, open_regular
+from rexec_server.core.spool import EXIT, FIFO_OUT, REQUEST, START, ExitRecord, open_regular
 from rexec_server.runner.ending import ExitDraft
 from rexec_server.runner.estate import Execution
 from rexec_server.runner.pipes import Pipes
@@ -23,19 +26,29 @@ def open_directory(name: str, parent: int) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
 
 
-def claim(spool: int, name: str, launch: Launch) -> Execution:
+def claim(spool: int, name: str, launch: Launch, reserved: dict[str, Any]) -> Execution:
     """mkdir decides who starts it: whoever comes second finds it claimed. FileExistsError, OSError."""
     os.mkdir(name, 0o750, dir_fd=spool)
     directory = open_directory(name, spool)
     try:
         ExitDraft.reserve(directory)
+        _write(REQUEST, json.dumps(reserved).encode(), directory)
         # Empty until the command is about to be executed: one that is missing has been removed, and proves nothing.
-        os.close(open_regular(START, os.O_WRONLY | os.O_CREAT, directory))
+        _write(START, b"", directory)
         return Execution(directory, Pipes.make(directory, launch))
     except OSError:
         os.close(directory)
         shutil.rmtree(name, ignore_errors=True, dir_fd=spool)
         raise
+
+
+def _write(name: str, data: bytes, directory: int) -> None:
+    fd = open_regular(name, os.O_WRONLY | os.O_CREAT, directory)
+    try:
+        if data and os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(fd)
 
 
 def claim_for_good(spool: int, name: str, record: ExitRecord) -> None:

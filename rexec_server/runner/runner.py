@@ -191,6 +191,7 @@ class Runner:
         return answer
 
     def _begin(self, connection: Connection, request: Message, name: str) -> Message | None:
+        reserved = request.get("reserved", {})  # an older server does not say it
         if self._loop.scarce:
             return {"start_error": ["EMFILE", "rexec-runner has no file descriptors left for another execution"]}
         try:
@@ -203,14 +204,14 @@ class Runner:
             return {"start_error": [errno_name(error), f"could not prepare the start: {error.strerror}"]}
         with shims_report:
             try:
-                execution = self._executions[name] = claim(self._spool, name, launch)
+                execution = self._executions[name] = claim(self._spool, name, launch, reserved)
             except FileExistsError:
                 report.close()
                 return {"claimed": True}
             except OSError as error:
                 report.close()
                 return {"start_error": [errno_name(error), f"could not make its spool: {error.strerror}"]}
-            order = Order(name, execution.directory, launch, execution.pipes, shims_report.fileno())
+            order = Order(name, execution.directory, launch, execution.pipes, shims_report.fileno(), reserved)
             try:
                 pid = os.fork()
             except OSError as error:

@@ -8,7 +8,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from rexec_server.core.executed import has_executed
 from rexec_server.core.launch import Launch, StderrMode, StdinMode
@@ -53,6 +53,7 @@ class Order(NamedTuple):
     launch: Launch
     pipes: Pipes
     report: int  # takes one message: that the command was started, or why not
+    reserved: dict[str, Any]  # whose execution it is: what the start record repeats of it
 
 
 def run_shim(order: Order, site: Site) -> NoReturn:
@@ -108,7 +109,7 @@ def _supervise(order: Order, lock: int, site: Site) -> None:
     terms = Terms.of(order.launch)
     start_ticks = linux.start_ticks(born.pid)
     assert start_ticks is not None  # it is unreaped
-    failure = _release(order.directory, born, start_ticks, terms, site.boot_id)
+    failure = _release(order, born, start_ticks, terms, site.boot_id)
 
     loop = Loop()
     tree = ProcessTree(born.pid, start_ticks, _own_children(born.pid), cgroup)
@@ -136,10 +137,10 @@ def _supervise(order: Order, lock: int, site: Site) -> None:
     report.tell({"start_error": supervision.start_error})
 
 
-def _release(directory: int, born: Born, start_ticks: int, terms: Terms, boot_id: str) -> StartError | None:
+def _release(order: Order, born: Born, start_ticks: int, terms: Terms, boot_id: str) -> StartError | None:
     """Lets the command go on to its exec once it is on record. Returns why it never will."""
     try:
-        _write_start(directory, born.pid, start_ticks, terms, boot_id)
+        _write_start(order, born.pid, start_ticks, terms, boot_id)
     except OSError as error:
         born.cancel()
         return StartError(errno_name(error), f"could not record the start: {error.strerror}")
@@ -173,12 +174,13 @@ def _enter_cgroup(order: Order, site: Site) -> Cgroup | None:
     return cgroup
 
 
-def _write_start(directory: int, pid: int, ticks: int, terms: Terms, boot_id: str) -> None:
+def _write_start(order: Order, pid: int, ticks: int, terms: Terms, boot_id: str) -> None:
     """Puts the command's identity on disk, which its exec waits for. OSError."""
     own_ticks = linux.start_ticks(os.getpid())
     assert own_ticks is not None
-    record = StartRecord(pid, ticks, os.getpid(), own_ticks, boot_id, linux.now_ns(), terms.to_json())
-    fd = open_regular(START, os.O_WRONLY | os.O_CREAT, directory)
+    names = {name: order.reserved[name] for name in ("caller", "exec_id", "digest") if name in order.reserved}
+    record = StartRecord(pid, ticks, os.getpid(), own_ticks, boot_id, linux.now_ns(), terms.to_json(), **names)
+    fd = open_regular(START, os.O_WRONLY | os.O_CREAT, order.directory)
     data = record.to_bytes()
     try:
         if os.write(fd, data) != len(data):

@@ -6,6 +6,7 @@ import asyncio
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from rexec_server.core.command import Command, Defaults
 from rexec_server.core.execution import Key, State
@@ -37,7 +38,7 @@ class LateEngine:
     async def ready(self) -> None:
         pass
 
-    async def start(self, name: str, launch: Launch) -> StartError | None:
+    async def start(self, name: str, launch: Launch, reserved: dict[str, Any]) -> StartError | None:
         (self._spool / name).mkdir()
         asyncio.get_running_loop().call_later(0.2, self._write_start, name)
         return None
