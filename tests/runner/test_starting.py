@@ -166,7 +166,7 @@ class Halting:
 
 
 def test_s10_it_may_be_stopped_before_all_else(start_runner: Callable[..., Runner], tmp_path: Path) -> None:
-    """S10: a process that has no session and no group of its own yet is ended too."""
+    """S10: a process that is stopped at its first steps, before it has waited for its release, is ended too."""
     halting = Halting(start_runner, tmp_path, "setsid")
     run = halting.runner.send("sleep", "300")
     shim, *_ = halting.await_stops(1)
