@@ -38,7 +38,7 @@ load: $(STAMP) ## 1,000 commands, 10,000 followers, 10,000 runs: what each costs
 torture: $(STAMP) ## kill, stop, fill and cut for a long time, and judge every execution (ARGS='--seed N --executions 5000 --kills 500')
 	@$(BIN)/python -m tests.torture $(ARGS)
 
-bench: $(STAMP)-bench ## measure beside ssh and others, in 20 minutes (ARGS='run-to-end', ARGS=--short)
+bench: $(STAMP)-bench ## measure beside ssh and others, in 35 minutes (ARGS='run-to-end', ARGS=--short)
 	@$(BIN)/python -m bench $(ARGS)
 
 $(STAMP)-bench: $(STAMP)

@@ -18,6 +18,7 @@ from rich.console import Console
 from bench import machine, picture, profile, report, table
 from bench.benchmarks import (
     command_line,
+    fairness,
     fan_out,
     growth,
     memory,
@@ -75,13 +76,15 @@ def _measure(every: dict[str, Benchmark], options: argparse.Namespace, console: 
             result = run(benchmark, opened, options, console)
             table.show(result, benchmark, console)
             result.save(results)
+    if options.report and whole:
+        _report(every, options)
     console.print(f"\n{(time.monotonic() - begun) / 60:.1f} minutes in all")
 
 
 def all_benchmarks() -> dict[str, Benchmark]:
     """By name, in the order in which they run and are shown."""
     modules = (
-        run_to_end, stream, replay, short_lines, wake_up, fan_out, poll, memory, command_line, growth,
+        run_to_end, stream, replay, short_lines, wake_up, fan_out, poll, memory, command_line, growth, fairness,
     )  # fmt: skip
     return {module.BENCHMARK.name: module.BENCHMARK for module in modules}
 
@@ -95,10 +98,11 @@ def run(benchmark: Benchmark, lab: Lab, options: argparse.Namespace, console: Co
             status.update(f"{benchmark.name}: {text}")
 
         cases = [case.with_only(options.candidates) for case in benchmark.cases(options.size)]
-        measured = [measure(case, lab, options.repetitions, tell) for case in cases]
+        repetitions = options.repetitions or benchmark.repetitions
+        measured = [measure(case, lab, repetitions, tell) for case in cases]
     seconds = round(time.monotonic() - begun, 1)
     return Result(
-        benchmark.name, options.size, options.repetitions, seconds, machine.describe(lab.directory), measured
+        benchmark.name, options.size, repetitions, seconds, machine.describe(lab.directory), measured
     )  # fmt: skip
 
 
@@ -108,18 +112,19 @@ def _parse(every: dict[str, Benchmark]) -> argparse.Namespace:
     add("names", nargs="*", metavar="NAME", help=_WHAT.format(names=", ".join(every)))
     add("--short", action="store_true", help="less of everything: a minute for each, or less")
     add("--size", type=Size, default=Size.FULL, help=argparse.SUPPRESS)
-    add("--repetitions", type=int, default=3, metavar="N", help="how often each has its turn (3)")
+    add("--repetitions", type=int, metavar="N", help="how often each has its turn (3; fairness 5)")
     add(
         "--candidate", dest="candidates", action="append", default=[], metavar="TEXT",
         help="only candidates with TEXT in their name, and the reference; may be repeated",
     )  # fmt: skip
+    add("--report", action="store_true", help="afterwards write the page and the picture, if it was the whole")
     add("--results", type=Path, default=RESULTS, metavar="DIR", help=f"where results are kept ({RESULTS})")
     add("--directory", type=Path, default=Path("/var/tmp"), metavar="DIR", help="a disk to write on (/var/tmp)")
     options = parser.parse_args()
     for name in options.names:
         if name not in every and options.names not in ([REPORT], [PROFILE]):
             parser.error(f"there is no benchmark {name!r}; there are {', '.join(every)}")
-    if options.repetitions < 1:
+    if options.repetitions is not None and options.repetitions < 1:
         parser.error("--repetitions: at least 1")
     if options.short:
         options.size = Size.SHORT

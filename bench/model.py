@@ -102,4 +102,5 @@ class Benchmark:
     about: str  # what is measured, and how, in a sentence or two
     cases: Callable[[Size], Sequence[Case]]
     goals: tuple[Goal, ...] = ()
+    repetitions: int = 3  # unless others are asked for
     pictured: tuple[str, ...] = ()  # names of the cases that the picture shows

@@ -25,6 +25,11 @@ def _pss(pid: int) -> int:
     return 0
 
 
+def rss(pid: int) -> int:
+    """Resident memory of one process, in bytes: without looking at each of its pages."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def descendants(pid: int) -> list[int]:
     """All below a process, by one look at each; without itself."""
     found = []

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import psutil
 
+from bench.candidates.rexec import CHANNEL_OPTIONS
 from bench.lab import end
 from bench.ports import free_port
 from bench.verify import Wrong
@@ -31,6 +33,11 @@ arguments = ["/bin/cat", "{{file}}"]
 callers = ["alice"]
 output = "4G"
 slots.file = {{ type = "pattern", pattern = '[!-~]{{1,200}}' }}
+
+[[rule]]
+name = "sleep"
+arguments = ["/bin/sleep", "3600"]
+callers = ["alice"]
 """
 
 
@@ -48,6 +55,7 @@ class ProductionServer:
         self._write("callers.toml", f'[callers.alice]\nuris = ["{_CALLER}"]\n'.encode())
         self._write("policy.toml", _RULES.format(true="/bin/true").encode())
         self.target = f"localhost:{free_port()}"
+        self.open_target = f"127.0.0.1:{free_port()}"
         self._write("rexec.toml", self._configuration().encode())
         with (directory / "log").open("w") as log:
             self._process = subprocess.Popen(
@@ -57,6 +65,16 @@ class ProductionServer:
         assert self._process.stdout is not None
         if not any(re.search("listens on", line) for line in self._process.stdout):
             raise Wrong(f"the server did not start: {(directory / 'log').read_text()[-300:]}")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def channel(self) -> grpc.Channel:
+        """As alice, by her certificate."""
+        ca, key, certificate = ((self.directory / name).read_bytes() for name in ("ca.pem", "alice.key", "alice.pem"))
+        credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+        return grpc.secure_channel(self.target, credentials, options=CHANNEL_OPTIONS)
 
     def client(self) -> Client:
         """As alice, by her certificate."""
@@ -82,9 +100,11 @@ class ProductionServer:
             "keep_bytes": "100G",
         }
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
-        lines += ["[[listener]]", f'address = "127.0.0.1:{self.target.rpartition(":")[2]}"']
-        lines += [f'tls_cert = "{files["server.pem"]}"', f'tls_key = "{files["server.key"]}"']
-        return "\n".join([*lines, f'client_ca = "{files["ca.pem"]}"', ""])
+        tls = [f'tls_cert = "{files["server.pem"]}"', f'tls_key = "{files["server.key"]}"']
+        lines += ["[[listener]]", f'address = "127.0.0.1:{self.target.rpartition(":")[2]}"', *tls]
+        lines += [f'client_ca = "{files["ca.pem"]}"']
+        # One for tokens, where strangers can begin a call.
+        return "\n".join([*lines, "[[listener]]", f'address = "{self.open_target}"', *tls, ""])
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.directory / name

@@ -62,3 +62,18 @@ def test_copies_of_an_execution_are_executions(tmp_path: Path) -> None:
             assert opened.run(["true"]).returncode == 0
     finally:
         server.close()
+
+
+def test_anothers_calls_are_timed_beside_a_load(tmp_path: Path) -> None:
+    """Loads begin and end, on servers that were filled for them, and another caller's calls are measured meanwhile."""
+    only = [f"--candidate={name}" for name in ("elements", "pieces", "live")]
+    done = bench("fairness", "--size=shortest", "--repetitions=1", f"--results={tmp_path}", *only)
+    assert done.returncode == 0, done.stderr
+    (case,) = Result.load(tmp_path / "shortest" / "fairness.json").cases
+    assert len(case.rows) == 4
+    for row in case.rows:
+        assert not row.error
+        (sample,) = row.samples
+        assert sample is not None
+        assert all(sample[f"{call} p50"] > 0 for call in ("Poll", "Exec", "no-op"))
+        assert sample["memory after round 2"] > 1
