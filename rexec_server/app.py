@@ -10,7 +10,7 @@ import uuid
 from contextlib import AsyncExitStack
 
 from rexec_client.version import __version__
-from rexec_server import logs, notify
+from rexec_server import logs, memory, notify
 from rexec_server.addresses import listen_all
 from rexec_server.config import Config
 from rexec_server.core import pid_file
@@ -19,6 +19,7 @@ from rexec_server.core.errors import RexecError
 from rexec_server.core.executions import Bounds, Executions
 from rexec_server.core.index import Index
 from rexec_server.core.spool import Reason
+from rexec_server.core.turns import Turns
 from rexec_server.core.waker import Waker
 from rexec_server.engines.launcher import RunnerLauncher
 from rexec_server.engines.local import LocalEngine
@@ -86,11 +87,12 @@ async def _serve(config: Config, claim: Claim, launcher: RunnerLauncher | None) 
         stack.push_async_callback(executions.stop)
         await executions.recover()
 
+        turns = Turns()
         drain = Drain(executions.wake_all)
         features = [*engine.features(), "writer", *(["inotify"] if waker.has_inotify else [])]
         facts = ServerFacts(__version__, uuid.uuid4().hex, config.tail_lines, defaults, bounds, features)
-        servicer = ExecutionServicer(executions, security.admission, security.recorder, facts, drain)
-        interceptor = CallInterceptor(security.authenticator, security.limits, security.recorder)
+        servicer = ExecutionServicer(executions, security.admission, security.recorder, facts, drain, turns)
+        interceptor = CallInterceptor(security.authenticator, security.limits, security.recorder, turns)
         outer = monitoring.interceptors
         server = RpcServer(servicer, drain, interceptor, outer=outer, channelz_on=config.channelz, dev=config.dev)
         ingresses = Ingresses(server, config)
@@ -104,10 +106,8 @@ async def _serve(config: Config, claim: Claim, launcher: RunnerLauncher | None) 
         stack.push_async_callback(ingresses.stop)
         monitoring.start(executions, index, engine, server)
         stack.push_async_callback(monitoring.stop)
-        pruner = asyncio.create_task(_prune(executions))
-        stack.callback(pruner.cancel)
-        keeper_of_names = asyncio.create_task(_keep_names(claim, sockets))
-        stack.callback(keeper_of_names.cancel)
+        for work in (_prune(executions), _keep_names(claim, sockets), memory.give_back()):
+            stack.callback(asyncio.create_task(work).cancel)
         if front:
             front.start()
             stack.push_async_callback(front.stop)

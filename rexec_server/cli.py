@@ -5,7 +5,6 @@ Nothing here may import grpc before `_prepare_process` has run.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from typing import Any
@@ -14,6 +13,7 @@ import click
 
 from rexec_client.cli.lazy import LazyGroup
 from rexec_client.version import __version__
+from rexec_server import memory
 from rexec_server.config import Config, ConfigError, build, read_file
 from rexec_server.engines.launcher import RunnerLauncher
 from rexec_server.process import become_undumpable
@@ -21,8 +21,6 @@ from rexec_server.state_dir import StartRefused, claim
 
 # A runner that we started and that has nothing to do ends by itself after this long.
 RUNNER_IDLE_SECONDS = 60.0
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @click.group(
@@ -135,13 +133,7 @@ def _prepare_process() -> None:
     # The server never forks; should something in it do so all the same, gRPC's fork handlers would kill the child
     # before its exec in up to a quarter of the cases (grpc#43055).
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-    try:
-        # With glibc's own thresholds each message of 256 KiB and more is mapped and unmapped: a third of the speed.
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
-    except AttributeError:
-        pass  # another C library, with another allocator
+    memory.keep_for_messages()
 
 
 if __name__ == "__main__":

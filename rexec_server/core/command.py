@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 from rexec_server.core.errors import InvalidRequest, shown
 from rexec_server.core.execution import Request
@@ -16,6 +16,9 @@ from rexec_server.core.launch import Launch, Leftovers, Limits, Overflow, Stderr
 EXEC_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 _LABEL_NAME = re.compile(r"[a-z0-9._/-]{1,63}")
 _VARIABLE_NAME = re.compile(r"[^=\0]+")
+# Each is checked, hashed, written down and shown again. xargs makes lines of 128 KiB, some thousands of names.
+MAX_ARGUMENTS = 16_384
+MAX_VARIABLES = 4_096
 MAX_LABELS = 32
 MAX_LABEL_VALUE = 255
 MAX_GROUP = 255
@@ -49,12 +52,14 @@ class Command:
 
     def check(self) -> None:
         """Raises InvalidRequest for what can be in no request."""
+        self._check_counts()
         if bool(self.arguments) == bool(self.shell):
             raise InvalidRequest("arguments", "give exactly one of arguments and shell")
         if self.arguments and not self.arguments[0]:
             raise InvalidRequest("arguments[0]", "the program's name is empty")
         for index, argument in enumerate(self.arguments):
-            _check_text(f"arguments[{index}]", argument)
+            if "\0" in argument:
+                _check_text(f"arguments[{index}]", argument)
         _check_text("shell", self.shell)
         self._check_size()
         self._check_directory()
@@ -72,10 +77,21 @@ class Command:
 
         A field that has its default is left out, so that a retry is known again by a server that has more fields.
         """
-        asked = {name: value for name, value in asdict(self).items() if value != getattr(_NOTHING, name)}
-        fields = asked | {"initial_stdin": hashlib.sha256(self.initial_stdin).hexdigest()}
-        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        # Not `asdict`, which copies each argument: with the most of them that is half of the time.
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        asked = {name: value for name, value in values.items() if value != getattr(_NOTHING, name)}
+        asked |= {"initial_stdin": hashlib.sha256(self.initial_stdin).hexdigest()}
+        canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(canonical.encode(), key=key, digest_size=32).digest()
+
+    def _check_counts(self) -> None:
+        """Before anything is done with the elements."""
+        for name, most in (
+            ("arguments", MAX_ARGUMENTS), ("environment_variables", MAX_VARIABLES), ("labels", MAX_LABELS),
+        ):  # fmt: skip
+            count = len(getattr(self, name))
+            if count > most:
+                raise InvalidRequest(name, f"{count} elements; at most {most} are taken")
 
     def _check_size(self) -> None:
         """What every reply shows again must leave room for output; the kernel takes no more than this either."""
@@ -94,15 +110,14 @@ class Command:
         for name, value in self.environment_variables.items():
             if not _VARIABLE_NAME.fullmatch(name):
                 raise InvalidRequest("environment_variables", f"{shown(name)} cannot be a variable's name")
-            _check_text(f"environment_variables[{shown(name)}]", value)
+            if "\0" in value:
+                _check_text(f"environment_variables[{shown(name)}]", value)
 
     def _check_durations(self) -> None:
         for name in ("timeout", "kill_grace", "drain_timeout", "unattended_timeout", "retention"):
             check_duration(name, getattr(self, name))
 
     def _check_labels(self) -> None:
-        if len(self.labels) > MAX_LABELS:
-            raise InvalidRequest("labels", f"{len(self.labels)} labels; at most {MAX_LABELS} are taken")
         for name, value in self.labels.items():
             if not _LABEL_NAME.fullmatch(name):
                 raise InvalidRequest("labels", f"{shown(name)}: a label's name is [a-z0-9._/-]{{1,63}}")

@@ -60,7 +60,7 @@ class Entry:
         # The spool is the truth about output: it may have lost some since the index was told.
         self._extent_known = record.execution.exit is None
         self._waiting: set[asyncio.Future[None]] = set()
-        self._readings: dict[tuple[int, int, tuple[Channel, ...]], Reading] = {}
+        self._readings: dict[tuple[int, tuple[Channel, ...]], Reading] = {}
 
     @property
     def key(self) -> Key:
@@ -188,11 +188,13 @@ class Entry:
 
         What was written after that is not in it; there is a wake to come for it, as long as somebody watches.
         """
-        key = (offset, max_bytes, channels)
+        key = (offset, channels)
         reading = self._readings.get(key)
-        if reading is None:
+        if reading is None or reading.next_offset - offset > max_bytes:
             reading = self.log.read(offset, max_bytes, channels, self.end_offset)
-            if len(self._readings) < _SHARED_READINGS and reading.next_offset - offset <= _SHARED_BYTES:
+            size = reading.next_offset - offset
+            # If it was not cut by max_bytes, it is the same for every larger one.
+            if len(self._readings) < _SHARED_READINGS and size <= _SHARED_BYTES and size < max_bytes:
                 self._readings[key] = reading
         return reading
 
@@ -209,6 +211,9 @@ class Entry:
 
     def wake_if_changed(self) -> None:
         """Wakes only for what is new: a look each second must not wake ten thousand idle followers."""
+        if not self._waiting:  # who reads comes back by itself: streams whose readers are slow cost nothing
+            self.forget_readings()
+            return
         waiting = self._supervisors_word()[0] if self._execution.request.waits else Waiting.NOTHING
         found = (self.extent().end, waiting)
         if found != self._woken_at:

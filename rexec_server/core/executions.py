@@ -31,6 +31,7 @@ from rexec_server.core.errors import (
     WriterUnsupported,
 )
 from rexec_server.core.execution import Execution, Key
+from rexec_server.core.fair_queue import FairQueue
 from rexec_server.core.grant import UNRESTRICTED, Grant
 from rexec_server.core.holders import Holders
 from rexec_server.core.index import Index, Query, now_ns
@@ -50,6 +51,13 @@ from rexec_server.core.waker import Waker
 _log = logging.getLogger(__name__)
 
 ENGINE_RETRY_SECONDS = 0.2
+# As many share a commit, whose sync costs more than they do.
+RESERVATIONS_AT_ONCE = 32
+# They keep the engine busy: more would wait there, where callers do not take turns.
+STARTS_AT_ONCE = 3
+# A start that takes longer waits for something else than the engine, a file system that hangs, say.
+START_SECONDS = 0.25
+
 
 T = TypeVar("T")
 
@@ -84,6 +92,7 @@ class Executions:
         self._registry = Registry(index, engine, waker, journal, observer, self._see_to, self._spawn)
         self._boot_id = boot.boot_id()
         self._newest = Newest(index)
+        self._reserving, self._starting = FairQueue(RESERVATIONS_AT_ONCE), FairQueue(STARTS_AT_ONCE)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._attendance = Attendance(
             self._registry, engine, bounds.max_followers, bounds.caller_followers, self._spawn
@@ -140,9 +149,10 @@ class Executions:
         await self._engine.ready()
         reservation = replace(reservation, runner=self._engine.instance)
         ceilings = Ceilings(self._bounds.max_running, self._bounds.caller_running, grant.max_running)
-        starting = self._spawn(self._reserve_and_start(reservation, ceilings, launch))
-        starting.add_done_callback(_heard)
-        entry, existed = await asyncio.shield(starting)
+        async with self._reserving.turn(key.caller):
+            starting = self._spawn(self._reserve_and_start(reservation, ceilings, launch))
+            starting.add_done_callback(_heard)
+            entry, existed = await asyncio.shield(starting)
         await entry.decided.wait()
         return entry, existed
 
@@ -295,7 +305,8 @@ class Executions:
         began = now_ns()
         try:
             try:
-                start_error = await self._engine.start(entry.name, launch, reserved)
+                async with self._starting.turn(entry.key.caller, START_SECONDS):
+                    start_error = await self._engine.start(entry.name, launch, reserved)
                 self._registry.observer.spawned(entry.name, entry.execution, began, start_error)
             except Unavailable as error:
                 start_error = None

@@ -15,6 +15,9 @@ from rexec_server.gateway.problems import Problem
 
 MessageT = TypeVar("MessageT", bound=Message)
 
+# The most that a field of the contract takes: arguments.
+MAX_ELEMENTS = 16_384
+
 # The name that protobuf's own messages have in its complaints is of no help to a caller.
 _COMPLAINT = re.compile(r"^Failed to parse (\w+) field: |\.$")
 
@@ -48,6 +51,16 @@ def from_query(kind: type[MessageT], path: dict[str, str], besides: Collection[s
     return _parse(message, given)
 
 
+def check_counts(given: dict[str, Any]) -> None:
+    """Problem for a list or an object with more elements than any field takes; the server knows what each takes.
+
+    Looked at before anything is done with the elements, as each costs time that other requests wait for.
+    """
+    for name, value in given.items():
+        if isinstance(value, list | dict) and len(value) > MAX_ELEMENTS:
+            raise Problem(400, f"{name[:64]} has {len(value)} elements; at most {MAX_ELEMENTS} are taken")
+
+
 def wants_text() -> bool:
     """`?encoding=text`: bytes are given, and taken, as text. Otherwise base64, which is exact."""
     encoding = request.args.get("encoding", "base64")
@@ -70,6 +83,7 @@ def encode_text(given: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _parse(message: MessageT, given: dict[str, Any]) -> MessageT:
+    check_counts(given)
     try:
         json_format.ParseDict(given, message)
     except (json_format.ParseError, ValueError, TypeError, RecursionError, OverflowError) as error:

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc.aio import ServerInterceptor
 
 from rexec_server.core.errors import Exhausted, InvalidRequest, NotAllowed, NotServed, Unauthenticated, Unavailable
+from rexec_server.core.turns import Turns
 from rexec_server.policy.caller import Authenticator, Caller, Presented
 from rexec_server.policy.limits import CallLimits
 from rexec_server.policy.recorder import Recorder
+from rexec_server.rpc.decode import bounded
 from rexec_server.rpc.errors import abort
 from rexec_server.rpc.peer import peer_of
 from rexec_server.rpc.rights import RIGHTS, Right, check
@@ -40,10 +41,11 @@ def _as_it_is(message: Any) -> Any:
 class CallInterceptor(ServerInterceptor):
     """Authenticates each call of every service, refuses them while draining, and ends failed ones with their status."""
 
-    def __init__(self, authenticator: Authenticator, limits: CallLimits, recorder: Recorder) -> None:
+    def __init__(self, authenticator: Authenticator, limits: CallLimits, recorder: Recorder, turns: Turns) -> None:
         self._authenticator = authenticator
         self._recorder = recorder
         self._limits = limits
+        self._turns = turns
         self.draining = False
         self._open_streams: Counter[str] = Counter()  # by address
         self._handlers: dict[str, Any] = {}
@@ -66,21 +68,19 @@ class CallInterceptor(ServerInterceptor):
         if handler is None or method not in RIGHTS:
             return grpc.stream_stream_rpc_method_handler(self._unknown(method))
         if RIGHTS[method] is Right.OPEN:
-            return self._open(handler)
+            return self._open(method, handler)
         if handler.request_streaming:
-            streaming = self._streaming(method, handler.stream_stream)
-            return grpc.stream_stream_rpc_method_handler(
-                streaming, handler.request_deserializer, handler.response_serializer
-            )
+            decode_each = self._each(bounded(method, handler.request_deserializer))
+            streaming = self._streaming(method, handler.stream_stream, decode_each, handler.response_serializer)
+            return grpc.stream_stream_rpc_method_handler(streaming)
         if handler.response_streaming:
             # gRPC holds request and answer of a stream until its next message: bytes take less room than messages.
-            streaming = self._streaming(
-                method, handler.unary_stream, handler.request_deserializer, handler.response_serializer
-            )
+            decode = bounded(method, handler.request_deserializer)
+            streaming = self._streaming(method, handler.unary_stream, decode, handler.response_serializer)
             return grpc.unary_stream_rpc_method_handler(streaming)
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler.unary_unary), _tolerant(handler), handler.response_serializer
-        )
+        decode = bounded(method, handler.request_deserializer)
+        unary = self._unary(method, handler.unary_unary, decode, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(unary)
 
     def _enter(self, context: Context, method: str) -> Caller:
         """Who calls, if that caller may call this."""
@@ -105,18 +105,27 @@ class CallInterceptor(ServerInterceptor):
         if not self._authenticator.still_valid(caller):
             raise Unauthenticated("this caller's rights were changed meanwhile")
 
-    def _unary(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def call(request: Any, context: Context) -> Any:
+    def _unary(
+        self,
+        name: str,
+        method: Callable[..., Awaitable[Any]],
+        decode: Callable[[bytes], Any],
+        encode: Callable[[Any], bytes],
+    ) -> Callable[..., Awaitable[Any]]:
+        """Requests are decoded when it is their caller's turn: the largest takes as long as a hundred small ones."""
+
+        async def call(request: bytes, context: Context) -> bytes:
             try:
                 caller = self._enter(context, name)
-                _check_decoded(request)
-                answer = method(request, context)
+                await self._turns.take(caller.name)
+                answer = method(decode(request), context)
                 answer = await answer if inspect.isawaitable(answer) else answer  # channelz is not async
                 self._check_still(caller)
-                return answer
+                return encode(answer)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
+                request = b""  # see `abort`
                 await abort(context, error)
 
         return call
@@ -131,27 +140,37 @@ class CallInterceptor(ServerInterceptor):
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
                 caller = self._enter(context, name)
+                await self._turns.take(caller.name)
                 async for message in method(decode(request), context):
                     # Heartbeats come at least once a minute: so long may a caller follow who is one no more.
                     self._check_still(caller)
-                    yield encode(message)
-                    del message
+                    encoded = [encode(message)]
+                    del message  # while its bytes are sent it is no longer needed
+                    yield encoded.pop()
             except grpc.aio.AbortError:
                 raise
-            except DecodeError:
-                await abort(context, _no_message())
             except Exception as error:
+                request = b""  # see `abort`
                 await abort(context, error)
 
         return call
 
-    def _open(self, handler: Any) -> Any:
+    def _each(self, decode: Callable[[bytes], Any]) -> Callable[[AsyncIterator[bytes]], AsyncIterator[Any]]:
+        """A decoder for a stream of requests."""
+
+        async def decoded(requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+            async for request in requests:
+                await self._turns.take(current_caller().name)
+                yield decode(request)
+
+        return decoded
+
+    def _open(self, path: str, handler: Any) -> Any:
         """A handler that serves whoever asks: none of them shall fill the log with nonsense, or hold all streams."""
         if not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(
-                _decoded(handler.unary_unary), _tolerant(handler), handler.response_serializer
-            )
-        method = _decoded(handler.unary_stream)
+            unary = _decoded(handler.unary_unary, bounded(path, handler.request_deserializer))
+            return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+        method = _decoded(handler.unary_stream, bounded(path, handler.request_deserializer))
 
         async def call(request: Any, context: Context) -> Any:
             address = peer_of(context).rpartition(":")[0]
@@ -165,7 +184,7 @@ class CallInterceptor(ServerInterceptor):
                 if not self._open_streams[address]:
                     del self._open_streams[address]
 
-        return grpc.unary_stream_rpc_method_handler(call, _tolerant(handler), handler.response_serializer)
+        return grpc.unary_stream_rpc_method_handler(call, None, handler.response_serializer)
 
     def _unknown(self, name: str) -> Callable[..., AsyncIterator[Any]]:
         """A method that is not served looks like any other to whom is not let in."""
@@ -177,13 +196,16 @@ class CallInterceptor(ServerInterceptor):
         return self._streaming(name, nothing)
 
 
-def _decoded(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """A method that is only called with a message."""
+def _decoded(method: Callable[..., Awaitable[Any]], decode: Callable[[bytes], Any]) -> Callable[..., Awaitable[Any]]:
+    """A method that is only called with a message. gRPC itself would make UNKNOWN of a decoder's error."""
 
-    async def call(request: Any, context: Context) -> Any:
-        if isinstance(request, DecodeError):
-            await abort(context, _no_message())
-        return await method(request, context)
+    async def call(request: bytes, context: Context) -> Any:
+        try:
+            message = decode(request)
+        except InvalidRequest as error:
+            request = b""  # see `abort`
+            await abort(context, error)
+        return await method(message, context)
 
     return call
 
@@ -204,24 +226,3 @@ def _presented(context: Context) -> Presented:
         uris=uris,
         peer=peer_of(context),
     )
-
-
-def _tolerant(handler: Any) -> Callable[[bytes], Any]:
-    """A handler's deserializer that returns its error: gRPC itself would make UNKNOWN of it, before we see the call."""
-
-    def deserialize(data: bytes) -> Any:
-        try:
-            return handler.request_deserializer(data)
-        except DecodeError as error:
-            return error
-
-    return deserialize
-
-
-def _check_decoded(request: Any) -> None:
-    if isinstance(request, DecodeError):
-        raise _no_message()
-
-
-def _no_message() -> InvalidRequest:
-    return InvalidRequest("request", "is no message of this call's type")

@@ -55,6 +55,9 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
         error = errors.RexecError(f"internal error; the server's log has it as incident {incident}")
     status = status_pb2.Status(code=code(error).value[0], message=error.message, details=_pack(_details(error)))
     wire = rpc_status.to_status(status)
+    # gRPC keeps the exception by which a call is aborted, in a cycle: what its frames and those of our error hold, such
+    # as a request of 4 MiB, would stay until the next full garbage collection.
+    error.__traceback__ = error.__context__ = error.__cause__ = None
     await context.abort(wire.code, wire.details, wire.trailing_metadata)
     raise AssertionError("abort returned")
 

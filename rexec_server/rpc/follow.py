@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from rexec.v1 import execution_service_pb2 as api
@@ -19,6 +19,21 @@ from rexec_server.rpc import convert
 
 # The fastest size that was measured; smaller pieces that wait are sent together up to it.
 MESSAGE_BYTES = 512 * 1024
+LEAST_BYTES = 64 * 1024
+# gRPC holds some copies of a message until its reader makes room: of three hundred streams that nobody read each held
+# 1.6 MB. So the more messages are under way, the smaller the next ones are: these many bytes, together.
+UNDER_WAY_BYTES = 16 * 1024 * 1024
+
+
+class Outgoing:
+    """How many messages of output are under way, of all streams of a server."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+
+    def room(self) -> int:
+        """How many bytes of output the next message may have."""
+        return max(LEAST_BYTES, min(MESSAGE_BYTES, UNDER_WAY_BYTES // (self.messages + 1)))
 
 
 class Drain:
@@ -43,6 +58,8 @@ class Follower:
     heartbeat: float
     text: bool
     drain: Drain
+    turn: Callable[[], Awaitable[None]]  # returns when this caller may use the event loop for a message
+    outgoing: Outgoing
     on_skip: Callable[[int, int], None] | None = None  # for a holder: there is nothing of its channels in a range
     _given: int = 0  # offset after the last byte that was sent
 
@@ -55,11 +72,16 @@ class Follower:
         while True:
             if self.drain.begun and not self.entry.ended:
                 raise Unavailable("the server is stopping; resume at next_offset")
+            await self.turn()
             ended = self.entry.ended  # before reading: what is read after an end is all there is
             sent = False
-            for message in self._read(view):
-                yield message
-                del message
+            messages = self._read(view)
+            while messages:
+                self.outgoing.messages += 1
+                try:
+                    yield messages.pop(0)
+                finally:
+                    self.outgoing.messages -= 1
                 sent = True
             if ended and self.offset >= (self.entry.end_offset or 0):
                 break
@@ -83,7 +105,7 @@ class Follower:
 
     def _read(self, view: TextView | None) -> list[api.FollowResponse]:
         """What has come since the last look, at most one message of output, and gaps in their place."""
-        reading = self.entry.read(self.offset, MESSAGE_BYTES, self.channels)
+        reading = self.entry.read(self.offset, self.outgoing.room(), self.channels)
         messages: list[api.FollowResponse] = []
         chunks: list[Chunk] = []
 

@@ -15,7 +15,7 @@ from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
-from rexec_server.core.command import MAX_LABELS, Command, Defaults, check_duration, check_exec_id
+from rexec_server.core.command import Command, Defaults, check_duration, check_exec_id
 from rexec_server.core.entry import Entry
 from rexec_server.core.errors import Exhausted, InvalidRequest, NotAllowed, NotFound, OutOfRange, Unavailable
 from rexec_server.core.execution import CHANNELS, Execution, Key
@@ -26,12 +26,13 @@ from rexec_server.core.log import Reading
 from rexec_server.core.slices import Steps, sliced
 from rexec_server.core.spool import Channel
 from rexec_server.core.text import TextView
+from rexec_server.core.turns import Turns
 from rexec_server.policy.admission import Admission
 from rexec_server.policy.caller import Caller, listed_owner, owner
 from rexec_server.policy.recorder import Recorder
 from rexec_server.rpc import convert
 from rexec_server.rpc.auth import current_caller
-from rexec_server.rpc.follow import Drain, Follower
+from rexec_server.rpc.follow import Drain, Follower, Outgoing
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -64,13 +65,21 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
     """`rexec.v1.ExecutionService`; the errors of each call are in the .proto beside it."""
 
     def __init__(
-        self, executions: Executions, admission: Admission, recorder: Recorder, facts: ServerFacts, drain: Drain
+        self,
+        executions: Executions,
+        admission: Admission,
+        recorder: Recorder,
+        facts: ServerFacts,
+        drain: Drain,
+        turns: Turns,
     ) -> None:
         self._executions = executions
         self._admission = admission
         self._recorder = recorder
         self._facts = facts
         self._drain = drain
+        self._turns = turns
+        self._outgoing = Outgoing()
 
     async def Exec(self, request: api.ExecRequest, context: Context) -> api.ExecResponse:  # noqa: N802
         wait = convert.seconds(request, "wait")
@@ -132,8 +141,11 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         entry = await self._find(request.caller, request.exec_id, request.exclusive_group)
         channels = convert.channels(request.channels)
         start = await self._start(entry, request, channels, None) or 0
+        turn = functools.partial(self._turns.take, current_caller().name)
         attached = self._attached(entry, request)
-        follower = Follower(entry, start, channels, heartbeat or HEARTBEAT_SECONDS, request.text, self._drain)
+        follower = Follower(
+            entry, start, channels, heartbeat or HEARTBEAT_SECONDS, request.text, self._drain, turn, self._outgoing
+        )
         del request, context  # what is held here is held by each of ten thousand
         with self._executions.attended(entry, current_caller().name), attached as holder:
             if holder and channels != CHANNELS:
@@ -153,8 +165,6 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
     async def List(self, request: api.ListRequest, context: Context) -> api.ListResponse:  # noqa: N802
         if not 0 <= request.page_size <= MAX_PAGE:
             raise InvalidRequest("page_size", f"{request.page_size}; it is 0 (for {DEFAULT_PAGE}) to {MAX_PAGE}")
-        if len(request.labels) > MAX_LABELS:
-            raise InvalidRequest("labels", f"{len(request.labels)} labels; an execution has at most {MAX_LABELS}")
         query = Query(
             caller=listed_owner(current_caller(), request.caller),
             page_size=request.page_size or DEFAULT_PAGE,

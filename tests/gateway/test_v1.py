@@ -148,3 +148,15 @@ def test_output_is_bounded_before_it_is_encoded(url: str) -> None:
     assert first["nextOffset"] == str(256 * 1024)
     assert len(output(first)) == 256 * 1024
     assert status(ask(url, "GET", f"{RUNS}/big/output?offset=0&maxBytes=9999999"))[0] == 400
+
+
+def test_too_many_elements(url: str) -> None:
+    """A list or an object with more than any field takes is refused by its name, before it becomes a message."""
+    for request in ({"arguments": ["x"] * 200_000}, {"environmentVariables": {f"V{n}": "" for n in range(100_000)}}):
+        answer = ask(url, "POST", RUNS, request)
+        assert status(answer) == (400, "INVALID_ARGUMENT")
+        (name, value), *_ = request.items()
+        assert f"{name} has {len(value)} elements; at most 16384 are taken" in answer.json["error"]["message"]
+    answer = ask(url, "POST", RUNS, {"arguments": ["true"], "environmentVariables": {f"V{n}": "" for n in range(5000)}})
+    assert status(answer) == (400, "INVALID_ARGUMENT")
+    assert "environment_variables: 5000 elements; at most 4096 are taken" in answer.json["error"]["message"]

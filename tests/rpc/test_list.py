@@ -131,7 +131,7 @@ def test_a_wrong_field_is_named(server: Server, fields: dict[str, object], name:
 def test_a_state_named_often_is_one(server: Server) -> None:
     """Repetition in a request changes nothing."""
     run(server, "true", exec_id="a")
-    assert ids(server, states=[pb.STATE_SUCCEEDED] * 100_000) == ["a"]
+    assert ids(server, states=[pb.STATE_SUCCEEDED] * 16) == ["a"]
 
 
 def test_large_executions_can_be_listed(server: Server) -> None:

@@ -44,7 +44,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("stdin_mode", {"stdin_mode": 9}),
     ("stderr_mode", {"stderr_mode": 9}),
     ("leftovers", {"leftovers": -1}),
-    ("output.overflow", {"output": api.OutputLimit(overflow=3)}),  # type: ignore[arg-type]
+    ("output.overflow", {"output": api.OutputLimit(overflow=9)}),  # type: ignore[arg-type]
     ("labels", {"labels": {"UPPER": "x"}}),
     ("labels", {"labels": {"": "x"}}),
     ("labels", {"labels": {"x" * 64: "x"}}),

@@ -310,11 +310,11 @@ class ExecRequest(_message.Message):
     """Output in the answer as text."""
     @_builtins.property
     def arguments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Program and arguments, run without a shell. Exactly one of arguments and shell."""
+        """Program and arguments, run without a shell. Exactly one of arguments and shell. At most 16,384."""
 
     @_builtins.property
     def environment_variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Added to a clean environment of PATH, HOME and LANG."""
+        """Added to a clean environment of PATH, HOME and LANG. At most 4,096."""
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
@@ -529,7 +529,7 @@ class PollRequest(_message.Message):
 
     @_builtins.property
     def channels(self) -> _containers.RepeatedScalarFieldContainer[_execution_pb2.Channel.ValueType]:
-        """Only these channels; offsets still count the whole log."""
+        """Only these channels; offsets still count the whole log. At most 16, repetitions counted."""
 
     def __init__(
         self,
@@ -635,7 +635,7 @@ class FollowRequest(_message.Message):
     """Instead of exec_id: the caller's newest execution in this exclusive_group."""
     @_builtins.property
     def channels(self) -> _containers.RepeatedScalarFieldContainer[_execution_pb2.Channel.ValueType]:
-        """Only these channels; offsets still count the whole log."""
+        """Only these channels; offsets still count the whole log. At most 16, repetitions counted."""
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
@@ -865,11 +865,11 @@ class ListRequest(_message.Message):
     """Whose: empty: one's own; "*": everybody's, for the operator role."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_execution_pb2.State.ValueType]:
-        """Only in these states."""
+        """Only in these states. At most 16, repetitions counted."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only with all of these labels."""
+        """Only with all of these labels. At most 32."""
 
     def __init__(
         self,

@@ -30,6 +30,8 @@ class ExecutionServiceStub:
     Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
     something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
+    A request has at most 4 MiB for Exec and WriteStdin, and 64 KiB for every other call; what is larger, or has more elements than its fields
+    say, is INVALID_ARGUMENT before anything else is looked at.
     """
 
     def __init__(self, channel):
@@ -100,6 +102,8 @@ class ExecutionServiceServicer:
     Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
     something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
+    A request has at most 4 MiB for Exec and WriteStdin, and 64 KiB for every other call; what is larger, or has more elements than its fields
+    say, is INVALID_ARGUMENT before anything else is looked at.
     """
 
     def Exec(self, request, context):
@@ -267,6 +271,8 @@ class ExecutionService:
     Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
     something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
+    A request has at most 4 MiB for Exec and WriteStdin, and 64 KiB for every other call; what is larger, or has more elements than its fields
+    say, is INVALID_ARGUMENT before anything else is looked at.
     """
 
     @staticmethod

@@ -31,6 +31,8 @@ class ExecutionServiceStub:
     Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
     something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
+    A request has at most 4 MiB for Exec and WriteStdin, and 64 KiB for every other call; what is larger, or has more elements than its fields
+    say, is INVALID_ARGUMENT before anything else is looked at.
     """
 
     @_typing.overload
@@ -93,6 +95,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
     something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
+    A request has at most 4 MiB for Exec and WriteStdin, and 64 KiB for every other call; what is larger, or has more elements than its fields
+    say, is INVALID_ARGUMENT before anything else is looked at.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -151,6 +155,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     Every call may fail with UNAUTHENTICATED, PERMISSION_DENIED (a certificate that is no caller's; a token with scope read where
     something would be started or changed), UNAVAILABLE (draining or starting) or RESOURCE_EXHAUSTED (rate; with RetryInfo).
     An execution of another caller and an unknown one look alike: NOT_FOUND.
+    A request has at most 4 MiB for Exec and WriteStdin, and 64 KiB for every other call; what is larger, or has more elements than its fields
+    say, is INVALID_ARGUMENT before anything else is looked at.
     """
 
     @_abc_1.abstractmethod
