@@ -141,6 +141,14 @@ def test_node_gives_every_line(server: Server) -> None:
 
 
 @needs_node
+def test_node_gives_more_than_the_server_keeps(server: Server) -> None:
+    """The command waits until its output was written out: nothing of it is dropped."""
+    result = follow(server.target, "sh", "-c", "head -c 100000000 /dev/zero | tr '\\0' x")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "x" * 100_000_000
+
+
+@needs_node
 def test_node_tells_a_signal_as_a_shell_does(server: Server) -> None:
     """A command that a signal ended gives 128 and the signal's number."""
     assert follow(server.target, "sh", "-c", "kill -9 $$").returncode == 128 + 9

@@ -23,6 +23,10 @@ const HEARTBEAT_SECONDS = Number(process.env.REXEC_HEARTBEAT || 15);
 const SILENCE_MS = 3 * HEARTBEAT_SECONDS * 1000; // a stream without even heartbeats is dead
 const TRIES_WITHOUT_PROGRESS = 60;
 
+// What was written out is acknowledged this often: only then may the command, which waits for us, go on.
+const ACKNOWLEDGE_BYTES = 4n << 20n;
+const ACKNOWLEDGE_MS = 1000;
+
 const REXEC_FAILED = 255;
 const NOT_STARTED = 127;
 
@@ -87,36 +91,66 @@ async function write(stream, data) {
   if (!stream.write(data)) await once(stream, 'drain');
 }
 
+// Returns how many bytes are missing.
 async function show(message) {
   if (message.event === 'output') {
     for (const chunk of message.output.chunks) {
       await write(chunk.channel === 'CHANNEL_STDERR' ? process.stderr : process.stdout, chunk.data);
     }
   } else if (message.event === 'gap') {
-    const { start_offset: start, end_offset: end } = message.gap;
-    process.stderr.write(`\n[${BigInt(end) - BigInt(start)} bytes are no longer kept]\n`);
+    return BigInt(message.gap.end_offset) - BigInt(message.gap.start_offset ?? 0);
   }
+  return 0n;
   // Snapshots and heartbeats show nothing, and neither does an event that a newer server adds.
+}
+
+// The holder that the command waits for: it says what has been written out, and delays nothing by that.
+class Holder {
+  constructor(client, execId) {
+    this.name = randomUUID();
+    this.client = client;
+    this.execId = execId;
+    this.used = this.told = 0n;
+    this.timer = setInterval(() => this.tell(), ACKNOWLEDGE_MS).unref();
+  }
+
+  use(offset) {
+    this.used = BigInt(offset);
+    if (this.used - this.told >= ACKNOWLEDGE_BYTES) this.tell();
+  }
+
+  async tell() {
+    if (this.used === this.told) return;
+    const offset = this.used;
+    this.told = offset;
+    const request = { exec_id: this.execId, holder: this.name, offset: String(offset) };
+    this.client.Acknowledge(request, await metadata(), { deadline: Date.now() + 30_000 }, (error) => {
+      if (error) this.told = 0n; // told again within a second
+    });
+  }
 }
 
 // Streams until the end of the command, over as many streams as that takes.
 async function follow(client, execId) {
+  const holder = new Holder(client, execId);
+  let missing = 0n;
   let offset = '0';
   let offsetBefore = offset;
 
   async function oneStream() {
     offsetBefore = offset;
     const call = client.Follow(
-      { exec_id: execId, offset, heartbeat_interval: { seconds: HEARTBEAT_SECONDS } },
+      { exec_id: execId, offset, holder: holder.name, heartbeat_interval: { seconds: HEARTBEAT_SECONDS } },
       await metadata(),
     );
     const watchdog = setTimeout(() => call.cancel(), SILENCE_MS);
     try {
       for await (const message of call) {
         watchdog.refresh();
-        await show(message);
-        offset = message.next_offset;
-        if (message.event === 'end') return message.end;
+        missing += await show(message);
+        offset = message.next_offset ?? '0'; // proto3 leaves a 0 out
+        if (message.event === 'end') return { execution: message.end, missing };
+        holder.use(offset);
       }
     } finally {
       clearTimeout(watchdog);
@@ -126,10 +160,14 @@ async function follow(client, execId) {
     return undefined; // it stopped without an end: unfinished
   }
 
-  return persist(oneStream, () => offset !== offsetBefore);
+  return persist(oneStream, () => offset !== offsetBefore).finally(() => clearInterval(holder.timer));
 }
 
-function exitCode(execution) {
+function exitCode({ execution, missing }) {
+  if (missing) {
+    console.error(`follow: the output is not whole: ${missing} bytes are no longer kept`);
+    return REXEC_FAILED;
+  }
   if (execution.exit_status === 'exit_code') return execution.exit_code;
   if (execution.exit_status === 'signal') return 128 + execution.signal;
   if (execution.start_error) {
@@ -149,7 +187,9 @@ async function main(commandLine) {
   let client;
   try {
     client = connect();
-    const { execution } = await exec(client, { exec_id: randomUUID(), arguments: commandLine });
+    // Beyond what the server keeps the command waits for us, so that no output is lost.
+    const output = { overflow: 'OVERFLOW_WAIT' };
+    const { execution } = await exec(client, { exec_id: randomUUID(), arguments: commandLine, output });
     return exitCode(await follow(client, execution.exec_id));
   } catch (error) {
     console.error(`follow: ${error.message}`);

@@ -33,6 +33,8 @@ _DECORATORS = (
     click.option("--tls/--no-tls", default=None, help="TLS or none; --ca and --cert mean TLS."),
 )
 _TLS_FILES = ("ca", "cert", "key")
+# Nearly ours, and the server's.
+_OF_OTHERS = ("REXEC_CALLERS",)
 
 
 def connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,6 +49,7 @@ def settings_of(ctx: click.Context, options: dict[str, Any]) -> Settings:
         click.UsageError: --no-tls, and files for TLS; those that only the environment names are left aside.
     """
     _refuse_empty(ctx, options)
+    _refuse_misspelt(ctx)
     if options["tls"] is False:
         typed = [name for name in _TLS_FILES if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
         if typed:
@@ -62,3 +65,14 @@ def _refuse_empty(ctx: click.Context, options: dict[str, Any]) -> None:
         if value == "" or (value is None and os.environ.get(variable) == ""):
             where = f"--{name.replace('_', '-')}" if value == "" else variable
             raise click.UsageError(f"{where} is empty: give it a value, or leave it out.", ctx)
+
+
+def _refuse_misspelt(ctx: click.Context) -> None:
+    """A variable that is nearly one of ours was meant to be it. Others are the server's, or other programs'."""
+    known = {option.envvar for option in ctx.command.params if isinstance(option, click.Option) and option.envvar}
+    for variable in sorted(os.environ):
+        if variable.startswith("REXEC_") and variable not in known and variable not in _OF_OTHERS:
+            import difflib  # mostly there is no such variable
+
+            if close := difflib.get_close_matches(variable, [str(name) for name in known], 1, cutoff=0.9):
+                raise click.UsageError(f"{variable} is not a variable of rexec; {close[0]} is.", ctx)

@@ -51,9 +51,11 @@ def remark(execution: Execution) -> str:
             return f"the command was ended: {reason}"
 
 
-def missing_output(count: int) -> str:
+def missing_output(count: int, execution: Execution) -> str:
     """The last line where output is not whole: how much is missing, and what would keep it."""
+    # One that waits for its reader has dropped only what a reader had, or let go.
+    advice = "" if execution.overflow_waits else "--on-overflow wait keeps all, "
     return (
         f"the output is not whole: {count} bytes are no longer kept; "
-        "--on-overflow wait keeps all, a larger --max-output keeps more; --gaps accepts it"
+        f"{advice}a larger --max-output keeps more; --gaps accepts it"
     )

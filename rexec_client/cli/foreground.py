@@ -75,7 +75,7 @@ class Foreground:
         if text := remark(self._stream.execution):
             tell(text)
         if self._missing and not self._gaps:
-            tell(missing_output(self._missing))
+            tell(missing_output(self._missing, self._stream.execution))
             return FAILED
         return exit_status(self._stream.execution)
 
@@ -120,7 +120,7 @@ class Foreground:
         """The person leaves before the end: what was their own command goes on without them."""
         waits = not await self._release() if self._owns else bool(self._stream.holder)
         if self._missing and not self._gaps:
-            tell(missing_output(self._missing))
+            tell(missing_output(self._missing, self._stream.execution))
         tell(come_back(self._stream.next_offset, waits))
         return 128 + self._left_by
 

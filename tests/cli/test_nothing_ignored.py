@@ -174,6 +174,16 @@ def test_an_empty_variable_is_an_error(ready: FakeServer, name: str) -> None:
     assert f"REXEC_{name} is empty" in err
 
 
+@pytest.mark.parametrize(("name", "right"), [("TARGT", "TARGET"), ("KEYFILE", "KEY_FILE"), ("CALER", "CALLER")])
+def test_a_misspelt_variable_is_an_error(ready: FakeServer, name: str, right: str) -> None:
+    """It was meant for `rexec`, which would go on without it; those of the server, and of others, are left alone."""
+    code, out, err = rexec(ready, "info", env=os.environ | {f"REXEC_{name}": "x"})
+    assert (code, out) == (255, b"")
+    assert f"REXEC_{name} is not a variable of rexec; REXEC_{right} is." in err
+    others = {"REXEC_CALLERS": "x", "REXEC_STATE_DIR": "x", "REXEC_GATEWAY_LISTEN": "x", "REXEC_HEARTBEAT": "1"}
+    assert rexec(ready, "info", env=os.environ | others)[0] == 0
+
+
 def test_a_refused_start_is_no_replay(ready: FakeServer) -> None:
     """Nothing is said of a replay where there is none."""
     ready.on("Exec", refuse(StatusCode.ALREADY_EXISTS, "another request"))

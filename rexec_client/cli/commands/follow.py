@@ -32,10 +32,11 @@ class Wish:
     def start(self, execution: Execution) -> int:
         """The offset to begin at. What a reader that is gone has used up of a waiting command's output is past.
 
-        Where all is used up, or a reader that left let the rest go, it is everything that is kept.
+        Where all is used up, or a reader that left let the rest go, it is everything that is kept; for one that only
+        looks too.
         """
-        held = execution.held_offset
-        if self.since is None and self.hold and not is_ended(execution) and held < execution.log_end_offset:
+        held, holds = execution.held_offset, self.hold and not self.owner
+        if self.since is None and holds and not is_ended(execution) and held < execution.log_end_offset:
             return held  # 0 where nothing is held
         return self.since or 0
 

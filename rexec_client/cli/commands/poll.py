@@ -35,6 +35,6 @@ def command(
     else:
         render.print_poll(result)
     if result.skipped_bytes and not gaps:
-        tell(missing_output(result.skipped_bytes))
+        tell(missing_output(result.skipped_bytes, result.execution))
         return FAILED
     return 0
