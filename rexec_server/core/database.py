@@ -1,6 +1,7 @@
 """A SQLite file with one writer thread: jobs that come together share a commit.
 
-An fsync costs more than all else about a reservation; a hundred that wait for the same one cost hardly more.
+An fsync costs more than all else about a reservation; a hundred that wait for the same one cost hardly more. What only
+looks, and may take long, has a thread and a connection of its own. No job takes longer than its limit.
 """
 
 from __future__ import annotations
@@ -10,19 +11,25 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rexec_server.core.about import Newer
 from rexec_server.core.durable import sync_directory
-from rexec_server.core.errors import Unavailable
+from rexec_server.core.errors import Exhausted, Unavailable
 
 # Notes that nobody waits for are committed with the next job, or after this long, or when there are so many.
 NOTES_SECONDS = 0.05
 MAX_NOTES = 256
+# A look is given up after this long, and what is to be written after the other: others wait for their turn.
+LOOK_SECONDS = 2.0
+WRITE_SECONDS = 10.0
+# Steps of SQLite's machine between two looks at the clock: about a millisecond.
+_STEPS = 10_000
 
 T = TypeVar("T")
 
@@ -41,14 +48,26 @@ class Database:
 
     schema: the steps from one version to the next; a new file takes all, an older one those that it has not.
     before_commit: called in the thread before each commit with jobs; its Unavailable fails them all.
+    look_seconds: a look that takes longer is given up.
     """
 
-    def __init__(self, path: str, schema: Sequence[str], before_commit: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        schema: Sequence[str],
+        before_commit: Callable[[], None],
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         if not os.path.exists(path):
             _make(path, schema)
         self._connection = _open(path, schema)
         self._path, self._file = path, os.stat(path)
+        self._limit = _Limit(self._connection, WRITE_SECONDS)
+        self._reading = _connect(path)
+        self._reading.execute("PRAGMA query_only=1")
+        self._reading_limit = _Limit(self._reading, look_seconds)
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index-reader")
         self._before_commit = before_commit
         self._thread = threading.Thread(target=self._work, name="index", daemon=True)
         self._thread.start()
@@ -59,6 +78,8 @@ class Database:
 
     def close(self) -> None:
         """Returns when all that was submitted is done."""
+        self._reader.shutdown(cancel_futures=True)
+        self._reading.close()
         self._jobs.put(None)
         self._thread.join()
         self._connection.close()
@@ -66,6 +87,25 @@ class Database:
     async def do(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Does a job, and answers when it is on disk. Its RexecError, or Unavailable when SQLite failed."""
         return await asyncio.wrap_future(self._submit(run, awaited=True))
+
+    async def look(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """Does a job that writes nothing, beside those that do; it sees all that was submitted before it.
+
+        Its RexecError; Exhausted when it takes too long; Unavailable when SQLite failed.
+        """
+        await self.do(lambda _: None)  # notes that wait are on disk then
+        return await asyncio.wrap_future(self._reader.submit(self._look, run))
+
+    def _look(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            with self._reading_limit:
+                return run(self._reading)
+        except sqlite3.Error as error:
+            if self._reading_limit.over():
+                seconds = f"{self._reading_limit.seconds:g} s"
+                what = f"looking through the executions took more than {seconds}; ask for fewer, or with other labels"
+                raise Exhausted("index", what) from error
+            raise Unavailable(f"the index failed: {error}") from error
 
     def note(self, run: Callable[[sqlite3.Connection], Any]) -> None:
         """Something that the spool says too: nobody waits for it, but all that is asked later sees it."""
@@ -106,7 +146,7 @@ class Database:
         try:
             self._check_file()
             self._connection.execute("BEGIN IMMEDIATE")
-            outcomes = [self._try(job.run) for job in jobs]
+            outcomes = [self._try(job) for job in jobs]
             self._before_commit()
             self._connection.execute("COMMIT")
         except (sqlite3.Error, Unavailable) as error:
@@ -133,11 +173,12 @@ class Database:
             pass
         raise Unavailable(f"the index {self._path} was removed or replaced: put it back and restart rexec-server")
 
-    def _try(self, job: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
+    def _try(self, job: _Job) -> tuple[Any, Exception | None]:
         """Whatever is wrong with a job is its caller's to know, and must not end the thread that all depend on."""
         self._connection.execute("SAVEPOINT job")
         try:
-            result = job(self._connection)
+            with self._limit if job.awaited else nullcontext():  # a note would only be tried again
+                result = job.run(self._connection)
         except Exception as error:
             if not self._connection.in_transaction:
                 raise  # so bad that SQLite has rolled back everybody's work
@@ -160,9 +201,33 @@ def _make(path: str, schema: Sequence[str]) -> None:
     sync_directory(os.path.dirname(path))
 
 
-def _open(path: str, schema: Sequence[str]) -> sqlite3.Connection:
+class _Limit:
+    """How long the statements of a connection may take, together, for the time of a block."""
+
+    def __init__(self, connection: sqlite3.Connection, seconds: float) -> None:
+        self.seconds = seconds
+        self._connection = connection
+        self._until = 0.0
+
+    def over(self) -> bool:
+        return time.monotonic() >= self._until
+
+    def __enter__(self) -> None:
+        self._until = time.monotonic() + self.seconds
+        self._connection.set_progress_handler(self.over, _STEPS)
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.set_progress_handler(None, _STEPS)
+
+
+def _connect(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _open(path: str, schema: Sequence[str]) -> sqlite3.Connection:
+    connection = _connect(path)
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > len(schema):

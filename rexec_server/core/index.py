@@ -10,7 +10,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rexec_server.core.adoption import Foundling
 from rexec_server.core.database import Database
@@ -23,6 +23,14 @@ from rexec_server.core.schema import SCHEMA
 from rexec_server.core.spool import ExitRecord
 
 TOMBSTONE_SECONDS = 30 * 86400
+# Rows that are forgotten in one transaction: nobody waits for the rest.
+FORGOTTEN_AT_ONCE = 5000
+# With so many executions a label counts as frequent.
+_COUNTED = 1000
+_HAS_LABEL = (
+    "EXISTS (SELECT 1 FROM label AS other WHERE other.caller = label.caller AND other.name = ? AND other.value = ?"
+    " AND other.seq = label.seq)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +46,39 @@ class Query:
 
     def sql(self) -> tuple[str, list[str | int]]:
         """The statement, and the values that it binds."""
-        where: list[str] = ["delete_time = 0"]
+        tables, seq = "execution", "execution.seq"
+        where: list[str] = ["execution.delete_time = 0"]
         values: list[str | int] = []
+        if self.labels:  # it goes through the executions with the first label, and looks each up among the others'
+            tables, seq = "label CROSS JOIN execution ON execution.seq = label.seq", "label.seq"
         for clause, value in (
-            ("caller = ?", self.caller),
-            ("seq < ?", self.before),
-            ("exclusive_group = ?", self.exclusive_group),
+            (f"{'label' if self.labels else 'execution'}.caller = ?", self.caller),
+            (f"{seq} < ?", self.before),
+            ("execution.exclusive_group = ?", self.exclusive_group),
         ):
             if value is not None:
                 where.append(clause)
                 values.append(value)
+        for number, label in enumerate(self.labels):
+            where.append(_HAS_LABEL if number else "label.name = ? AND label.value = ?")
+            values += label
         if self.states:
-            where.append(f"state IN ({','.join('?' * len(self.states))})")
+            where.append(f"execution.state IN ({','.join('?' * len(self.states))})")
             values += [int(state) for state in self.states]
-        for name, value in self.labels:
-            where.append("EXISTS (SELECT 1 FROM json_each(request, '$.labels') WHERE key = ? AND value = ?)")
-            values += [name, value]
         # Of the text only our own clauses, above; what the caller gave is bound.
-        sql = f"SELECT * FROM execution WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"  # noqa: S608
+        sql = f"SELECT execution.* FROM {tables} WHERE {' AND '.join(where)} ORDER BY {seq} DESC LIMIT ?"  # noqa: S608
         return sql, [*values, self.page_size]
+
+    def rarest_first(self, db: sqlite3.Connection) -> Query:
+        """The same query; of its labels the one comes first that the fewest executions have."""
+        if len(self.labels) < 2:
+            return self
+        caller = () if self.caller is None else (self.caller,)
+        # Of the text only our own clauses; what the caller gave is bound.
+        where = "name = ? AND value = ?" + " AND caller = ?" * len(caller)
+        sql = f"SELECT COUNT(*) FROM (SELECT 1 FROM label WHERE {where} LIMIT {_COUNTED})"  # noqa: S608
+        counts = {label: db.execute(sql, (*label, *caller)).fetchone()[0] for label in self.labels}
+        return replace(self, labels=tuple(sorted(self.labels, key=counts.__getitem__)))
 
 
 class Index:
@@ -130,8 +152,11 @@ class Index:
 
     async def counts(self) -> dict[State, int]:
         """How many executions are in each state; those that are forgotten are in none."""
-        sql = "SELECT state, COUNT(*) FROM execution WHERE delete_time = 0 GROUP BY state"
-        found = await self._database.do(lambda db: db.execute(sql).fetchall())
+        sql = """
+            SELECT state, COUNT(*) FROM execution WHERE state < 3 GROUP BY state UNION ALL
+            SELECT state, COUNT(*) FROM execution INDEXED BY execution_ended
+            WHERE state >= 3 AND delete_time = 0 GROUP BY state"""
+        found = await self._database.look(lambda db: db.execute(sql).fetchall())
         return {State(state): count for state, count in found}
 
     async def ping(self) -> bool:
@@ -145,9 +170,12 @@ class Index:
         )
 
     async def page(self, query: Query) -> list[Record]:
-        """A page, newest first."""
-        sql, values = query.sql()
-        return await self._database.do(lambda db: [Record.from_row(row) for row in db.execute(sql, values)])
+        """A page, newest first. Exhausted when it takes too long to find."""
+
+        def job(db: sqlite3.Connection) -> list[Record]:
+            return [Record.from_row(row) for row in db.execute(*query.rarest_first(db).sql())]
+
+        return await self._database.look(job)
 
     async def delete(self, name: str, now: int) -> bool:
         """Makes an ended execution a tombstone. False when it was one already; StillRunning when it has not ended."""
@@ -169,30 +197,42 @@ class Index:
     async def expired(self, now: int) -> list[Record]:
         """Ended executions whose time is over; the rest of them next time."""
         sql = "SELECT * FROM execution WHERE state >= 3 AND delete_time = 0 AND expire_time <= ? LIMIT 1000"
-        return await self._database.do(lambda db: [Record.from_row(row) for row in db.execute(sql, (now,))])
+        return await self._database.look(lambda db: [Record.from_row(row) for row in db.execute(sql, (now,))])
 
     async def excess(self, max_count: int, max_bytes: int) -> list[Record]:
         """The oldest of the ended executions, as far as they are too many, or keep too much. Never a live one."""
-        sql = """
-            SELECT * FROM execution WHERE seq IN (
-                SELECT seq FROM (
-                    SELECT seq, ROW_NUMBER() OVER newest AS number, SUM(kept_bytes) OVER newest AS bytes
-                    FROM execution WHERE state >= 3 AND delete_time = 0
-                    WINDOW newest AS (ORDER BY end_time DESC, seq DESC)
-                ) WHERE number > ? OR bytes > ?
-            ) LIMIT 1000"""
-        return await self._database.do(
-            lambda db: [Record.from_row(row) for row in db.execute(sql, (max_count, max_bytes))]
-        )
+        total = """
+            SELECT COUNT(*), TOTAL(kept_bytes) FROM execution INDEXED BY execution_ended
+            WHERE state >= 3 AND delete_time = 0"""
+        oldest = "SELECT * FROM execution WHERE state >= 3 AND delete_time = 0 ORDER BY end_time, seq LIMIT ?"
+
+        def job(db: sqlite3.Connection) -> list[Record]:
+            count, size = db.execute(total).fetchone()
+            found: list[Record] = []
+            if count <= max_count and size <= max_bytes:
+                return found
+            for row in db.execute(oldest, (1000,)):
+                if count <= max_count and size <= max_bytes:
+                    break
+                found.append(Record.from_row(row))
+                count, size = count - 1, size - row["kept_bytes"]
+            return found
+
+        return await self._database.look(job)
 
     def drop_old_tombstones(self, now: int) -> None:
         before = now - TOMBSTONE_SECONDS * 10**9
-        sql = "DELETE FROM execution WHERE delete_time > 0 AND delete_time < ?"
-        self._database.note(lambda db: db.execute(sql, (before,)))
+        found = "SELECT seq FROM execution WHERE delete_time > 0 AND delete_time < ? LIMIT ?"
+        self._database.note(
+            lambda db: db.execute(f"DELETE FROM execution WHERE seq IN ({found})", (before, FORGOTTEN_AT_ONCE))  # noqa: S608
+        )
 
     def drop_expired_tokens(self, now: int) -> None:
         """Those that nobody would take any more, used or not."""
-        self._database.note(lambda db: db.execute("DELETE FROM used_token WHERE expire_time < ?", (now,)))
+        found = "SELECT rowid FROM used_token WHERE expire_time < ? LIMIT ?"
+        self._database.note(
+            lambda db: db.execute(f"DELETE FROM used_token WHERE rowid IN ({found})", (now, FORGOTTEN_AT_ONCE))  # noqa: S608
+        )
 
 
 def now_ns() -> int:

@@ -61,6 +61,31 @@ CREATE INDEX execution_group ON execution (caller, exclusive_group); -- and by s
     """
 ALTER TABLE execution ADD COLUMN runner TEXT NOT NULL DEFAULT ''; -- instance that it was reserved for; empty: not known
 """,
+    """
+CREATE TABLE label (                 -- of each execution that is no tombstone
+    caller TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (caller, name, value, seq)
+) WITHOUT ROWID;
+INSERT INTO label SELECT caller, key, value, seq FROM execution, json_each(request, '$.labels') WHERE delete_time = 0;
+CREATE INDEX label_all ON label (name, value, seq); -- for an operator, who lists everybody's
+CREATE INDEX label_seq ON label (seq);
+CREATE TRIGGER label_kept AFTER INSERT ON execution WHEN new.delete_time = 0 BEGIN
+    INSERT INTO label SELECT new.caller, key, value, new.seq FROM json_each(new.request, '$.labels');
+END;
+CREATE TRIGGER label_forgotten AFTER UPDATE OF delete_time ON execution WHEN new.delete_time > 0 BEGIN
+    DELETE FROM label WHERE seq = new.seq;
+END;
+CREATE INDEX execution_rule ON execution (json_extract(request, '$.rule')) WHERE state < 3;
+CREATE INDEX execution_ended ON execution (end_time, seq, kept_bytes, state) WHERE state >= 3 AND delete_time = 0;
+DROP INDEX execution_caller;
+DROP INDEX execution_group;
+CREATE INDEX execution_caller ON execution (caller) WHERE delete_time = 0; -- tombstones are not walked over
+CREATE INDEX execution_group ON execution (caller, exclusive_group) WHERE delete_time = 0;
+CREATE INDEX execution_kept ON execution (seq) WHERE delete_time = 0;
+""",
 )
 
 

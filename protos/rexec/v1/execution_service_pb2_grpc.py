@@ -154,7 +154,8 @@ class ExecutionServiceServicer:
 
     def List(self, request, context):
         """Lists executions, running and finished, newest first.
-        INVALID_ARGUMENT (page_token), PERMISSION_DENIED (another caller's without the operator role).
+        INVALID_ARGUMENT (page_token), PERMISSION_DENIED (another caller's without the operator role),
+        RESOURCE_EXHAUSTED (it takes too long to find those with these labels or states).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

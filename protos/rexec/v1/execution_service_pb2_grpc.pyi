@@ -67,7 +67,8 @@ class ExecutionServiceStub:
     """
     List: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ListRequest, _execution_service_pb2.ListResponse]
     """Lists executions, running and finished, newest first.
-    INVALID_ARGUMENT (page_token), PERMISSION_DENIED (another caller's without the operator role).
+    INVALID_ARGUMENT (page_token), PERMISSION_DENIED (another caller's without the operator role),
+    RESOURCE_EXHAUSTED (it takes too long to find those with these labels or states).
     """
     Signal: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.SignalRequest, _execution_service_pb2.SignalResponse]
     """Sends a signal. Answers after it was delivered.
@@ -128,7 +129,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """
     List: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ListRequest, _execution_service_pb2.ListResponse]  # type: ignore[assignment]
     """Lists executions, running and finished, newest first.
-    INVALID_ARGUMENT (page_token), PERMISSION_DENIED (another caller's without the operator role).
+    INVALID_ARGUMENT (page_token), PERMISSION_DENIED (another caller's without the operator role),
+    RESOURCE_EXHAUSTED (it takes too long to find those with these labels or states).
     """
     Signal: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.SignalRequest, _execution_service_pb2.SignalResponse]  # type: ignore[assignment]
     """Sends a signal. Answers after it was delivered.
@@ -222,7 +224,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.ListResponse, _abc.Awaitable[_execution_service_pb2.ListResponse]]:
         """Lists executions, running and finished, newest first.
-        INVALID_ARGUMENT (page_token), PERMISSION_DENIED (another caller's without the operator role).
+        INVALID_ARGUMENT (page_token), PERMISSION_DENIED (another caller's without the operator role),
+        RESOURCE_EXHAUSTED (it takes too long to find those with these labels or states).
         """
 
     @_abc_1.abstractmethod
