@@ -32,7 +32,7 @@ run: $(STAMP) ## run a server for development: gRPC on 127.0.0.1:50051, page and
 test: $(STAMP) ## run the tests (ARGS='-k name')
 	@$(BIN)/pytest --numprocesses 4 --dist loadfile $(ARGS)
 
-load: $(STAMP) ## 1,000 commands, 10,000 followers, 10,000 runs: what each costs, what grows (ARGS='--only soak')
+load: $(STAMP) ## 1,000 commands, 10,000 followers, 10,000 runs, 20 GB of output: what each costs, what grows (ARGS='--only soak')
 	@$(BIN)/python -m tests.load $(ARGS)
 
 torture: $(STAMP) ## kill, stop, fill and cut for a long time, and judge every execution (ARGS='--seed N --executions 5000 --kills 500')

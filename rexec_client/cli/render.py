@@ -14,13 +14,15 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from rexec.v1.execution_pb2 import Execution
+from rexec.v1.execution_pb2 import Execution, Waiting
 
 from rexec_client.cli.telling import tell
 from rexec_client.executions import is_ended, reason_name, signal_name, state_name
 from rexec_client.output import Channel, OutputChunk
 from rexec_client.polls import PollResult
 
+# A server newer than this client may know more reasons.
+_WAITS_FOR: dict[int, str] = {Waiting.WAITING_READER: "its reader", Waiting.WAITING_DISK: "space on the disk"}
 STYLES = {"starting": "yellow", "running": "cyan", "succeeded": "green", "failed": "red", "lost": "magenta"}
 
 
@@ -65,7 +67,7 @@ def print_poll(result: PollResult) -> None:
     held = f"; {limit_text(execution)}" if execution.overflow_waits and not is_ended(execution) else ""
     tell(
         f"{execution.exec_id} {state_name(execution)}{outcome}; {_took(execution)}{held}; "
-        f"next offset {result.next_offset}"
+        f"next offset {result.next_offset}{_more(result)}"
     )
 
 
@@ -81,7 +83,8 @@ def print_table(executions: Sequence[Execution], *, callers: bool) -> None:
         table.add_column(column, no_wrap=True)
     table.add_column("COMMAND", no_wrap=True, overflow="ellipsis")
     for execution in executions:
-        state = Text(f"{state_name(execution)}{_waiting(execution)}", style=STYLES.get(state_name(execution), ""))
+        waits = f", waits for {_WAITS_FOR.get(execution.waiting, 'something')}" if execution.waiting else ""
+        state = Text(f"{state_name(execution)}{waits}", style=STYLES.get(state_name(execution), ""))
         caller = [Text(execution.caller)] if callers else []
         cells = (_outcome(execution), _age(execution), _took(execution), command_text(execution))
         table.add_row(Text(execution.exec_id), *caller, state, *map(Text, cells))
@@ -117,7 +120,7 @@ def waiting_text(execution: Execution) -> str:
     """The reason why it makes no progress; empty when it does not wait."""
     if not execution.waiting:
         return ""
-    kind = {1: "its reader", 2: "space on the disk"}.get(execution.waiting, "something")
+    kind = _WAITS_FOR.get(execution.waiting, "something")
     return f"{kind}: {execution.waiting_message}" if execution.waiting_message else kind
 
 
@@ -149,6 +152,12 @@ def _outcome(execution: Execution) -> str:
             return execution.start_error.errno
     reason = reason_name(execution)
     return ended if reason in ("exited", "signaled") else f"{ended}, {reason}"
+
+
+def _more(result: PollResult) -> str:
+    """What one answer has no room for is there: it is not taken for the end."""
+    count = result.execution.log_end_offset - result.next_offset
+    return f", and {count} bytes more from there" if count > 0 else ""
 
 
 def _waiting(execution: Execution) -> str:

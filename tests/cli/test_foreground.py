@@ -177,6 +177,15 @@ def test_json_has_the_commands_own_code(fake: FakeServer, command: list[str]) ->
     assert (last["exit_code"], last["signal"], last["missing_bytes"], code, err) == (None, 9, 0, 137, "")
 
 
+def test_a_poll_says_that_there_is_more(fake: FakeServer) -> None:
+    """One answer has room for a mebibyte: it does not look like all of the output."""
+    state = execution(b"x" * 100)
+    fake.on("Poll", reply(wire.PollResponse(execution=state, chunks=[chunk(0, b"x" * 60)], next_offset=60)))
+    assert rexec(fake, "poll", "x", "--since", "0")[2].endswith("next offset 60, and 40 bytes more from there\n")
+    fake.on("Poll", reply(wire.PollResponse(execution=state, chunks=[chunk(60, b"x" * 40)], next_offset=100)))
+    assert rexec(fake, "poll", "x", "--since", "60")[2].endswith("next offset 100\n")
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
 def test_a_poll_that_is_not_whole_is_no_success(fake: FakeServer, options: list[str]) -> None:
     """What was asked for and is no longer kept is told last, unless it is accepted."""

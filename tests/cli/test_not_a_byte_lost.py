@@ -111,7 +111,7 @@ def test_kill_9_of_run_leaves_a_command_that_waits(server: Server, big: Path) ->
         eventually(lambda: waits(server, "k"))
         process.kill()
     shown = rexec(server, "list").stdout.decode()
-    assert "running, waits for its reader: " in shown
+    assert "running, waits for its reader " in shown
     polled = rexec(server, "poll", "k").stderr.decode()
     assert f"{LIMIT} bytes kept, then it waits; held from offset " in polled
     held = get(server, "k").held_offset
