@@ -26,6 +26,7 @@ from bench.benchmarks import (
     replay,
     run_to_end,
     short_lines,
+    stdin,
     stream,
     wake_up,
 )  # fmt: skip
@@ -84,7 +85,7 @@ def _measure(every: dict[str, Benchmark], options: argparse.Namespace, console: 
 def all_benchmarks() -> dict[str, Benchmark]:
     """By name, in the order in which they run and are shown."""
     modules = (
-        run_to_end, stream, replay, short_lines, wake_up, fan_out, poll, memory, command_line, growth, fairness,
+        run_to_end, stream, stdin, replay, short_lines, wake_up, fan_out, poll, memory, command_line, growth, fairness,
     )  # fmt: skip
     return {module.BENCHMARK.name: module.BENCHMARK for module in modules}
 

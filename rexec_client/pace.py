@@ -7,7 +7,7 @@ from collections import deque
 
 # Bytes of a piece, and how many may be in flight. Large pieces are cheap. Small ones are taken in time by a command
 # that reads slowly, or over a slow line, and cost little when they are sent again.
-_STEPS = ((64 * 1024, 1), (256 * 1024, 1), (1024 * 1024, 1), (1024 * 1024, 2), (1024 * 1024, 4))
+_STEPS = ((64 * 1024, 1), (256 * 1024, 1), (1024 * 1024, 1), (1024 * 1024, 2), (1024 * 1024, 4), (1024 * 1024, 8))
 _FIRST = 1
 # Seconds between a piece's start and its answer.
 _QUICK, _SLOW = 0.5, 2.0

@@ -15,7 +15,7 @@ from rexec_client.cli.readiness import readable
 # At most this much is asked for at once.
 PIECE = 1024 * 1024
 # And held while the command does not read; a pipe gives 64 KiB at a time, which alone would be small writes.
-AHEAD = 4 * 1024 * 1024
+AHEAD = 16 * 1024 * 1024
 
 
 class Source:

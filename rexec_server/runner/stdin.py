@@ -14,13 +14,15 @@ from contextlib import suppress
 
 from rexec_server.core.spool import RUNNER_SOCKET
 from rexec_server.runner.counters import Counters
-from rexec_server.runner.loop import WRITE, Loop
+from rexec_server.runner.loop import WRITE, Loop, Timer
 from rexec_server.runner.wire import encode
 
 # A larger FIFO saves turns. It also takes more of its user's allowance (pipe-user-pages-soft, pipe(7)), and takes
 # input that a command does not read. So only one that has read much gets one.
 LARGE_FIFO_BYTES = 1024 * 1024
 READS_WELL_BYTES = 4 * 1024 * 1024
+# A command that reads 4 KiB at a time would wake us for each of them: so it may make some room first.
+PAUSE_SECONDS = 0.001
 # Between two attempts to tell the runner something while its socket has no name.
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -57,6 +59,7 @@ class StdinFeed:
         self._fifo = fifo
         self._on_eof = on_eof
         self._queue: deque[StdinWrite] = deque()
+        self._pause: Timer | None = None
         self._fed = 0  # bytes, by this process; until the FIFO was enlarged
         self._counters = Counters.map(directory)
 
@@ -97,9 +100,19 @@ class StdinFeed:
             if error := self._refusal(write):
                 self._finish(error)
             elif not self._feed(write):
-                return self._loop.watch(self._fifo, WRITE, lambda _: self._advance())
+                return self._wait_for_room()
         if self._fifo >= 0:
             self._loop.unwatch(self._fifo)
+
+    def _wait_for_room(self) -> None:
+        self._loop.unwatch(self._fifo)
+        if self._pause is None:
+            self._pause = self._loop.call_later(PAUSE_SECONDS, self._watch)
+
+    def _watch(self) -> None:
+        self._pause = None
+        if self._queue and self._fifo >= 0:
+            self._loop.watch(self._fifo, WRITE, lambda _: self._advance())
 
     def _refusal(self, write: StdinWrite) -> str | None:
         """What stands against a write; notes what of it is there already."""
@@ -128,6 +141,8 @@ class StdinFeed:
                 return True
             written += size
             self._enlarge(size)
+            if size < len(data):
+                return False
         if write.end <= written:
             self._queue.popleft()
             if write.eof:

@@ -348,6 +348,17 @@ def test_a_pipe_is_forwarded_to_its_end(fake: FakeServer, size: int) -> None:
     assert (process.returncode, out, stdin.received) == (0, data, data)
 
 
+def test_forwarded_input_has_a_writer_of_its_own(fake: FakeServer) -> None:
+    """Where the server knows writers, another's bytes cannot be taken for ours, nor ours for its."""
+    stdin, data = open_stdin(fake), os.urandom(3 << 20)
+    fake.on("GetServerInfo", reply(wire.GetServerInfoResponse(features=["writer"])))
+    process = start(fake, "run", "--", "cat", stdin=subprocess.PIPE)
+    out, _ = process.communicate(data, timeout=WITHIN)
+    assert (process.returncode, out, stdin.received) == (0, data, data)
+    [name] = {request.writer for request in fake.sent(wire.WriteStdinRequest)}
+    assert name
+
+
 def test_a_large_file_is_forwarded(fake: FakeServer, tmp_path: Path) -> None:
     """A file goes piece by piece; a small one with the request, without a call of its own."""
     stdin, data = open_stdin(fake), os.urandom(3 << 20)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -217,6 +218,32 @@ def test_much_input_over_restarts_of_the_server(own_server: Server) -> None:
         writing.join()
         handle.wait(60)
         output = b"".join(chunk.data for chunk in client.attach(handle.exec_id).output())
+    assert output.split()[0].decode() == hashlib.sha256(data).hexdigest()
+
+
+def test_a_supervisor_dies_under_much_input(own_server: Server) -> None:
+    """What was on its way arrives once; or the write fails, and says that the command waits."""
+    data, failures = os.urandom(24 << 20), []
+    with Client(own_server.target, caller="alice", retry_timeout=60) as client:
+        handle = client.start(["sha256sum"], stdin=True)
+        own_server.caller = "alice"
+
+        def write() -> None:
+            try:
+                handle.write(data)
+                handle.close_stdin()
+            except StdinClosedError as error:
+                failures.append(error)
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        os.kill(own_server.shim_pid(handle.exec_id), signal.SIGKILL)
+        writing.join()
+        if failures:
+            assert failures[0].command_waits
+            return handle.cancel(kill_grace=0)
+        assert handle.wait(60).exit_code == 0
+        output = b"".join(chunk.data for chunk in handle.output())
     assert output.split()[0].decode() == hashlib.sha256(data).hexdigest()
 
 

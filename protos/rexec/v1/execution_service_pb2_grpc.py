@@ -180,7 +180,7 @@ class ExecutionServiceServicer:
     def WriteStdin(self, request, context):
         """Writes standard input at an offset; what was accepted before is skipped, so a retry doubles nothing.
         NOT_FOUND, OUT_OF_RANGE (beyond bytes_written; the detail has it), FAILED_PRECONDITION (no open stdin),
-        DEADLINE_EXCEEDED (the command does not read; bytes_written tells how far it got).
+        DEADLINE_EXCEEDED (the command does not read; bytes_written tells how far it got), RESOURCE_EXHAUSTED (too many bytes wait for it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -81,7 +81,7 @@ class ExecutionServiceStub:
     WriteStdin: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.WriteStdinRequest, _execution_service_pb2.WriteStdinResponse]
     """Writes standard input at an offset; what was accepted before is skipped, so a retry doubles nothing.
     NOT_FOUND, OUT_OF_RANGE (beyond bytes_written; the detail has it), FAILED_PRECONDITION (no open stdin),
-    DEADLINE_EXCEEDED (the command does not read; bytes_written tells how far it got).
+    DEADLINE_EXCEEDED (the command does not read; bytes_written tells how far it got), RESOURCE_EXHAUSTED (too many bytes wait for it).
     """
     Delete: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.DeleteRequest, _execution_service_pb2.DeleteResponse]
     """Forgets the output and the record of an ended execution; its id stays used.
@@ -143,7 +143,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     WriteStdin: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.WriteStdinRequest, _execution_service_pb2.WriteStdinResponse]  # type: ignore[assignment]
     """Writes standard input at an offset; what was accepted before is skipped, so a retry doubles nothing.
     NOT_FOUND, OUT_OF_RANGE (beyond bytes_written; the detail has it), FAILED_PRECONDITION (no open stdin),
-    DEADLINE_EXCEEDED (the command does not read; bytes_written tells how far it got).
+    DEADLINE_EXCEEDED (the command does not read; bytes_written tells how far it got), RESOURCE_EXHAUSTED (too many bytes wait for it).
     """
     Delete: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.DeleteRequest, _execution_service_pb2.DeleteResponse]  # type: ignore[assignment]
     """Forgets the output and the record of an ended execution; its id stays used.
@@ -256,7 +256,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_execution_service_pb2.WriteStdinResponse, _abc.Awaitable[_execution_service_pb2.WriteStdinResponse]]:
         """Writes standard input at an offset; what was accepted before is skipped, so a retry doubles nothing.
         NOT_FOUND, OUT_OF_RANGE (beyond bytes_written; the detail has it), FAILED_PRECONDITION (no open stdin),
-        DEADLINE_EXCEEDED (the command does not read; bytes_written tells how far it got).
+        DEADLINE_EXCEEDED (the command does not read; bytes_written tells how far it got), RESOURCE_EXHAUSTED (too many bytes wait for it).
         """
 
     @_abc_1.abstractmethod
