@@ -120,7 +120,9 @@ def follow_request(
 def set_start(
     request: wire.FollowRequest | wire.PollRequest, since: int | None, tail_lines: int | None, tail_bytes: int | None
 ) -> None:
-    """Say where to begin. Lines win over bytes, and both over an offset."""
+    """Say where to begin. Raises TypeError when there are two places."""
+    if (tail_lines is not None) + (tail_bytes is not None) + bool(since) > 1:
+        raise TypeError("since=, tail_lines= and tail_bytes= each say where to begin: give one of them")
     if tail_lines is not None:
         request.tail_lines = tail_lines
     elif tail_bytes is not None:

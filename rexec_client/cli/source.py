@@ -86,21 +86,34 @@ class ReadAhead:
 
 
 def has_input(fd: int = 0) -> bool:
-    """True when there certainly are bytes on standard input that a reader would get. Takes none, and never waits.
+    """True when there certainly are bytes on standard input that were meant for us. Takes none, and never waits.
 
-    Of a file only one that is at its beginning counts: in `while read` the rest of it is the loop's.
+    What the parent has as its own standard input is the parent's: the rest of a loop's list, or of a script.
     """
     try:
         info = os.fstat(fd)
         if stat.S_ISREG(info.st_mode):
-            return info.st_size > 0 and os.lseek(fd, 0, os.SEEK_CUR) == 0
-        if not (stat.S_ISFIFO(info.st_mode) or stat.S_ISSOCK(info.st_mode)):
-            return False
-        count = array.array("i", [0])
-        fcntl.ioctl(fd, termios.FIONREAD, count)
+            some = info.st_size > os.lseek(fd, 0, os.SEEK_CUR)
+        else:
+            some = (stat.S_ISFIFO(info.st_mode) or stat.S_ISSOCK(info.st_mode)) and _waiting_bytes(fd) > 0
     except OSError:
         return False
-    return count[0] > 0
+    return some and not _is_parents(info)
+
+
+def _waiting_bytes(fd: int) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]
+
+
+def _is_parents(info: os.stat_result) -> bool:
+    """True when the parent's standard input is the same; False also where that cannot be seen."""
+    try:
+        parents = os.stat(f"/proc/{os.getppid()}/fd/0")
+    except OSError:
+        return False
+    return (parents.st_dev, parents.st_ino) == (info.st_dev, info.st_ino)
 
 
 def open_source(fd: int = 0) -> Source | None:

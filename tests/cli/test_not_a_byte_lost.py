@@ -180,3 +180,16 @@ def test_run_of_the_library_collects_all_or_raises(server: Server, big: Path) ->
         assert caught.value.stdout == b"y\n" * (MIB // 2)
         handle = client.attach("yes")
         assert handle.wait().reason == pb.REASON_CANCELLED
+
+
+def test_a_token_that_may_only_read_looks(make_site: Callable[..., Site]) -> None:
+    """It follows a command that waits for its readers, and the command does not wait for it."""
+    site = make_site()
+    site.start()
+    target, ca = f"127.0.0.1:{site.token_port}", site.path("ca.pem")
+    with Client(target, ca=ca, key_file=site.key_file("alice")) as client:
+        client.start(["/bin/echo", "hello"], exec_id="e", on_overflow="wait")
+    with Client(target, ca=ca, credentials=lambda: site.bearer("alice", scope="read")) as client:
+        stream = client.attach("e").output()
+        assert b"".join(chunk.data for chunk in stream) == b"hello\n"
+        assert stream.holder == ""

@@ -15,6 +15,8 @@ from grpc import StatusCode
 from tests.client.fakes import FakeServer, Stdin, chunk, end, ended, execution, follow, output, refuse, reply, wire
 
 WITHIN = 60
+# A shell in another directory finds the modules that are tested.
+IMPORTS = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 @pytest.fixture
@@ -75,19 +77,24 @@ def test_exec_starts_where_nothing_can_be_lost(ready: FakeServer, tmp_path: Path
         os.close(fd)
 
 
-def test_exec_in_a_loop_over_a_file_takes_nothing_from_it(ready: FakeServer, tmp_path: Path) -> None:
-    """`while read`: the rest of the file is the loop's, and each line starts a command."""
-    (tmp_path / "hosts").write_text("a\nb\nc\n")
+@pytest.mark.parametrize("source", ["done < names", "done"], ids=["a file", "a pipe"])
+def test_exec_in_a_loop_takes_nothing_from_it(ready: FakeServer, tmp_path: Path, source: str) -> None:
+    """`while read`: the rest of the list is the loop's, and each line starts a command."""
+    (tmp_path / "names").write_text("a\nb\nc\n")
     line = f"{sys.executable} -m rexec_client --target {ready.target} exec --id $name -- x"
-    script = f"while read -r name; do {line}; done < hosts"
-    done = subprocess.run(
-        ["sh", "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        timeout=WITHIN,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    script = f"{'' if '<' in source else 'cat names | '}while read -r name; do {line}; {source}"
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, timeout=WITHIN, env=IMPORTS)
+    # The fake server answers with the id that it is asked for.
     assert (done.stdout, done.stderr) == (b"a\nb\nc\n", b"")
+
+
+def test_exec_in_a_script_that_comes_through_a_pipe(ready: FakeServer) -> None:
+    """`ssh host sh -s < script`: the rest of the script is no input for a command in it."""
+    line = f"{sys.executable} -m rexec_client --target {ready.target} exec --id mine -- x"
+    done = subprocess.run(
+        ["sh", "-s"], input=f"{line}\necho next\n".encode(), capture_output=True, timeout=WITHIN, env=IMPORTS
+    )
+    assert (done.stdout, done.stderr) == (b"mine\nnext\n", b"")
 
 
 def test_a_replay_says_so(ready: FakeServer) -> None:

@@ -252,3 +252,14 @@ def test_get_asks_an_older_server_by_poll(fake: FakeServer, client: Client) -> N
     fake.on("Get", reply(wire.GetResponse(execution=ended())))
     assert client.get("x", wait=1).exit_code == 0
     assert fake.sent(wire.GetRequest)[-1].wait.seconds == 1
+
+
+def test_two_places_to_begin_at_are_an_error(fake: FakeServer, client: Client) -> None:
+    """One of them would be ignored."""
+    fake.on("Poll", reply(wire.PollResponse(execution=execution(b"abc"))))
+    handle = client.attach("x")
+    for where in ({"since": 1, "tail_lines": 1}, {"tail_lines": 1, "tail_bytes": 1}):
+        with pytest.raises(TypeError, match="give one of them"):
+            handle.poll(**where)
+        with pytest.raises(TypeError, match="give one of them"):
+            handle.output(**where)

@@ -35,10 +35,10 @@ class Wish:
         Where all is used up, or a reader that left let the rest go, it is everything that is kept; for one that only
         looks too.
         """
-        held, holds = execution.held_offset, self.hold and not self.owner
-        if self.since is None and holds and not is_ended(execution) and held < execution.log_end_offset:
-            return held  # 0 where nothing is held
-        return self.since or 0
+        if self.since is not None or self.tail is not None or self.owner or not self.hold or is_ended(execution):
+            return self.since or 0
+        held = execution.held_offset  # 0 where nothing is held
+        return held if held < execution.log_end_offset else 0
 
 
 @click.command("follow")
