@@ -273,10 +273,10 @@ class Executions:
 
     async def prune(self, check_excess: bool) -> None:
         """Forgets what has expired and, if asked to, what is too much. A live execution is never touched."""
-        superfluous = await self._index.expired(now_ns())
+        superfluous = await self._index.expired()
         if check_excess:
             superfluous += await self._index.excess(self._bounds.keep_count, self._bounds.keep_bytes)
-            self._index.drop_old_tombstones(now_ns())
+            self._index.drop_old_tombstones()
             self._index.drop_expired_tokens(now_ns())
         for record in superfluous:
             await self._forget(record.name, record.execution)

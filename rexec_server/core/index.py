@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rexec_server.core.adoption import Foundling
+from rexec_server.core.boot import boot_id
 from rexec_server.core.database import Database
 from rexec_server.core.errors import StillRunning
 from rexec_server.core.execution import Extent, Key, State, final_state
 from rexec_server.core.journal import Journal
+from rexec_server.core.lived import LivedTime, uptime_ns
 from rexec_server.core.record import Record, find_row
 from rexec_server.core.reservation import Ceilings, Reservation, Reserved
 from rexec_server.core.schema import SCHEMA
@@ -84,13 +86,21 @@ class Query:
 class Index:
     """The index file. Coroutines answer when what they wrote is on disk."""
 
-    def __init__(self, path: str, journal: Journal) -> None:
+    def __init__(self, path: str, journal: Journal, uptime: Callable[[], int] = uptime_ns) -> None:
         self._journal = journal
         self._database = Database(path, SCHEMA, before_commit=journal.sync)
+        saved = self._database.read("SELECT value FROM meta WHERE name = 'lived'")
+        self._lived = LivedTime(boot_id(), saved, uptime)
+        self._save_lived()
         self.digest_key = bytes(self._database.read("SELECT value FROM meta WHERE name = 'digest_key'"))
 
     def close(self) -> None:
+        self._save_lived()
         self._database.close()
+
+    def _save_lived(self) -> None:
+        text = self._lived.to_text()
+        self._database.note(lambda db: db.execute("UPDATE meta SET value = ? WHERE name = 'lived'", (text,)))
 
     async def reserve(self, reservation: Reservation, ceilings: Ceilings) -> Reserved:
         """Takes the id for this request, once and for all.
@@ -98,8 +108,10 @@ class Index:
         Conflict, TokenUsed, ExecIdUsed, Busy, Exhausted; Unavailable when the journal cannot be written.
         """
 
+        lived = self._lived.now()
+
         def job(db: sqlite3.Connection) -> Reserved:
-            reserved = reservation.make(db, ceilings)
+            reserved = reservation.make(db, ceilings, lived)
             if not reserved.existed:
                 self._journal.accepted(reserved.record.name, reserved.record.execution, reservation.origin)
             return reserved
@@ -122,13 +134,13 @@ class Index:
         self, name: str, record: ExitRecord, extent: Extent, pid: int, start_time: int, expire_time: int
     ) -> None:
         """Every later request sees it: a group is free when its caller has seen the end."""
-        self._database.note(_ending(name, record, extent, pid, start_time, expire_time))
+        self._database.note(_ending(name, record, extent, pid, start_time, expire_time, self._lived.now()))
 
     async def record_ended(
         self, name: str, record: ExitRecord, extent: Extent, pid: int, start_time: int, expire_time: int
     ) -> None:
         """An end that the spool does not know of. Unavailable."""
-        await self._database.do(_ending(name, record, extent, pid, start_time, expire_time))
+        await self._database.do(_ending(name, record, extent, pid, start_time, expire_time, self._lived.now()))
 
     async def get(self, key: Key) -> Record | None:
         def job(db: sqlite3.Connection) -> Record | None:
@@ -179,6 +191,7 @@ class Index:
 
     async def delete(self, name: str, now: int) -> bool:
         """Makes an ended execution a tombstone. False when it was one already; StillRunning when it has not ended."""
+        lived = self._lived.now()
 
         def job(db: sqlite3.Connection) -> bool:
             row = db.execute("SELECT exec_id, state FROM execution WHERE name=? AND delete_time=0", (name,)).fetchone()
@@ -187,16 +200,20 @@ class Index:
             if row["state"] < State.SUCCEEDED:
                 raise StillRunning(row["exec_id"])
             db.execute(
-                "UPDATE execution SET delete_time=?, request='{}', exit=NULL, extent=NULL, kept_bytes=0 WHERE name=?",
-                (now, name),
+                "UPDATE execution SET delete_time=?, delete_lived=?, request='{}', exit=NULL, extent=NULL, kept_bytes=0"
+                " WHERE name=?",
+                (now, lived, name),
             )
             return True
 
         return await self._database.do(job)
 
-    async def expired(self, now: int) -> list[Record]:
+    async def expired(self) -> list[Record]:
         """Ended executions whose time is over; the rest of them next time."""
-        sql = "SELECT * FROM execution WHERE state >= 3 AND delete_time = 0 AND expire_time <= ? LIMIT 1000"
+        if self._lived.is_due():
+            self._save_lived()
+        now = self._lived.now()
+        sql = "SELECT * FROM execution WHERE state >= 3 AND delete_time = 0 AND expire_lived <= ? LIMIT 1000"
         return await self._database.look(lambda db: [Record.from_row(row) for row in db.execute(sql, (now,))])
 
     async def excess(self, max_count: int, max_bytes: int) -> list[Record]:
@@ -204,7 +221,7 @@ class Index:
         total = """
             SELECT COUNT(*), TOTAL(kept_bytes) FROM execution INDEXED BY execution_ended
             WHERE state >= 3 AND delete_time = 0"""
-        oldest = "SELECT * FROM execution WHERE state >= 3 AND delete_time = 0 ORDER BY end_time, seq LIMIT ?"
+        oldest = "SELECT * FROM execution WHERE state >= 3 AND delete_time = 0 ORDER BY end_lived, seq LIMIT ?"
 
         def job(db: sqlite3.Connection) -> list[Record]:
             count, size = db.execute(total).fetchone()
@@ -220,18 +237,19 @@ class Index:
 
         return await self._database.look(job)
 
-    def drop_old_tombstones(self, now: int) -> None:
-        before = now - TOMBSTONE_SECONDS * 10**9
-        found = "SELECT seq FROM execution WHERE delete_time > 0 AND delete_time < ? LIMIT ?"
+    def drop_old_tombstones(self) -> None:
+        before = self._lived.now() - TOMBSTONE_SECONDS * 10**9
+        found = "SELECT seq FROM execution WHERE delete_time > 0 AND delete_lived < ? LIMIT ?"
         self._database.note(
             lambda db: db.execute(f"DELETE FROM execution WHERE seq IN ({found})", (before, FORGOTTEN_AT_ONCE))  # noqa: S608
         )
 
     def drop_expired_tokens(self, now: int) -> None:
-        """Those that nobody would take any more, used or not."""
-        found = "SELECT rowid FROM used_token WHERE expire_time < ? LIMIT ?"
+        """Those that nobody would take any more, used or not: also where the wall clock is set back again."""
+        found = "SELECT rowid FROM used_token WHERE expire_time < ? AND expire_lived < ? LIMIT ?"
+        values = (now, self._lived.now(), FORGOTTEN_AT_ONCE)
         self._database.note(
-            lambda db: db.execute(f"DELETE FROM used_token WHERE rowid IN ({found})", (now, FORGOTTEN_AT_ONCE))  # noqa: S608
+            lambda db: db.execute(f"DELETE FROM used_token WHERE rowid IN ({found})", values)  # noqa: S608
         )
 
 
@@ -240,7 +258,7 @@ def now_ns() -> int:
 
 
 def _ending(
-    name: str, record: ExitRecord, extent: Extent, pid: int, start_time: int, expire_time: int
+    name: str, record: ExitRecord, extent: Extent, pid: int, start_time: int, expire_time: int, lived: int
 ) -> Callable[[sqlite3.Connection], object]:
     values = (
         final_state(record),
@@ -248,13 +266,15 @@ def _ending(
         start_time,
         record.end_time,
         expire_time,
+        lived,
+        lived + max(0, expire_time - record.end_time),
         record.to_bytes(),
         json.dumps(extent),
         extent.kept_bytes,
         name,
     )
     return lambda db: db.execute(
-        "UPDATE execution SET state=?, pid=?, start_time=?, end_time=?, expire_time=?, exit=?, extent=?,"
-        " kept_bytes=? WHERE name=? AND state < 3",
+        "UPDATE execution SET state=?, pid=?, start_time=?, end_time=?, expire_time=?, end_lived=?,"
+        " expire_lived=?, exit=?, extent=?, kept_bytes=? WHERE name=? AND state < 3",
         values,
     )

@@ -60,14 +60,17 @@ class Reservation:
             raise Conflict(row["exec_id"])
         return Reserved(Record.from_row(row), existed=True)
 
-    def make(self, db: sqlite3.Connection, ceilings: Ceilings) -> Reserved:
-        """Takes the id, unless this request had taken it. Busy and Exhausted besides what `existing` raises."""
+    def make(self, db: sqlite3.Connection, ceilings: Ceilings, lived: int) -> Reserved:
+        """Takes the id, unless this request had taken it. Busy and Exhausted besides what `existing` raises.
+
+        lived: nanoseconds, by the clock that nobody can set.
+        """
         existing = self.existing(db)
         if existing:
             return existing
         self._check_group(db)
         self._check_running(db, ceilings)
-        self._use_token(db, ceilings.tokens)
+        self._use_token(db, ceilings.tokens, lived)
         db.execute(
             "INSERT INTO execution (caller, exec_id, name, digest, state, request, exclusive_group, create_time,"
             " boot_id, runner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -101,17 +104,19 @@ class Reservation:
             raise TokenUsed
         return find_row(db, Key(self.key.caller, used["exec_id"]))
 
-    def _use_token(self, db: sqlite3.Connection, most: int) -> None:
+    def _use_token(self, db: sqlite3.Connection, most: int, lived: int) -> None:
         origin = self.origin
         if not origin.token_id:
             return
+        until = origin.token_expiry + TOKEN_GRACE_NS
         # Not COUNT(*), which would look at each of them each time; rowids only grow.
         newest, oldest = db.execute("SELECT MAX(rowid), MIN(rowid) FROM used_token").fetchone()
         if newest is not None and newest - oldest + 1 >= most:
             raise Exhausted("used tokens", "too many tokens were used lately to remember another", 10.0)
         db.execute(
-            "INSERT INTO used_token (caller, token_id, exec_id, digest, expire_time) VALUES (?, ?, ?, ?, ?)",
-            (self.key.caller, origin.token_id, self.key.exec_id, self.digest, origin.token_expiry + TOKEN_GRACE_NS),
+            "INSERT INTO used_token (caller, token_id, exec_id, digest, expire_time, expire_lived)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (self.key.caller, origin.token_id, self.key.exec_id, self.digest, until, lived + max(0, until - self.now)),
         )
 
     def _check_group(self, db: sqlite3.Connection) -> None:

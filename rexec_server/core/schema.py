@@ -86,6 +86,21 @@ CREATE INDEX execution_caller ON execution (caller) WHERE delete_time = 0; -- to
 CREATE INDEX execution_group ON execution (caller, exclusive_group) WHERE delete_time = 0;
 CREATE INDEX execution_kept ON execution (seq) WHERE delete_time = 0;
 """,
+    # From here on what is kept for a time is kept by core.lived, which begins at 0: all that there is begins anew.
+    """
+ALTER TABLE execution ADD COLUMN end_lived INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE execution ADD COLUMN expire_lived INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE execution ADD COLUMN delete_lived INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE used_token ADD COLUMN expire_lived INTEGER NOT NULL DEFAULT 0;
+UPDATE execution SET expire_lived = MAX(0, expire_time - end_time) WHERE state >= 3;
+DROP INDEX execution_expiry;
+DROP INDEX execution_tombstone;
+CREATE INDEX execution_expiry ON execution (expire_lived) WHERE state >= 3 AND delete_time = 0;
+CREATE INDEX execution_tombstone ON execution (delete_lived) WHERE delete_time > 0;
+DROP INDEX execution_ended;
+CREATE INDEX execution_ended ON execution (end_lived, seq, kept_bytes, state) WHERE state >= 3 AND delete_time = 0;
+INSERT INTO meta VALUES ('lived', '');
+""",
 )
 
 

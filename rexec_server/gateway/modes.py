@@ -152,7 +152,7 @@ class Modes:
 
 def _is_young(execution: Execution) -> bool:
     age = time.time() - execution.create_time.ToNanoseconds() / 1e9
-    return not is_ended(execution) and not execution.log_end_offset and age < YOUNG_SECONDS
+    return not is_ended(execution) and not execution.log_end_offset and 0 <= age < YOUNG_SECONDS
 
 
 def _output(found: News) -> Answer:
