@@ -52,6 +52,7 @@ class Entry:
         self.output_watch: int | None = None
         self.watchers = 0
         self._woken_at = (-1, Waiting.NOTHING)  # the log's end, and why it waited, when waiters were last woken
+        self._start_noted = False  # its start record was read
         self.counted_at_end = False  # its end was seen, and is told when its log was gone through
         self.boot_id = record.boot_id
         self._runner = record.runner
@@ -140,6 +141,8 @@ class Entry:
 
     def note_start(self) -> bool:
         """Reads who runs, if that is there and new."""
+        if self._start_noted and self._execution.state != State.STARTING:
+            return False
         try:
             data = read_file(f"{self.directory}/{START}")
             if not data:
@@ -147,6 +150,7 @@ class Entry:
             record = StartRecord.from_bytes(data)
         except ValueError:
             return False  # damaged by a power cut; the runner makes it LOST
+        self._start_noted = True
         self.unattended_timeout = record.supervision["unattended_timeout"]
         self.waiting_timeout = record.supervision.get("waiting_timeout")
         if self._execution.state != State.STARTING or not has_executed(record.pid, record.pid_start):

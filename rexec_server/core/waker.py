@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import math
 import os
 import struct
+import time
 from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
@@ -20,8 +22,13 @@ _EVENT = struct.Struct("iIII")
 
 # inotify may be exhausted (fs.inotify.max_user_watches), and may lose events when its queue is full.
 CHECK_SECONDS = 1.0
-# Without inotify this is how late a follower may be.
-CHECK_SECONDS_BLIND = 0.05
+# There may be ten thousand to look at: some at each tick, for no longer than a slice, so that others are served.
+TICK_SECONDS = 0.05
+_SLICE_SECONDS = 0.005
+_AT_LEAST = 50
+# Events that are read at once: some hundred, each of which may be an execution's end.
+_EVENT_BYTES = 8 * 1024
+# Without inotify a follower is a tick late, or more if there are thousands.
 
 
 class Waker:
@@ -35,6 +42,10 @@ class Waker:
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._unwatched: dict[int, Callable[[], None]] = {}  # those for which there was no inotify watch
         self._next_blind = -1
+        self._round: list[int] = []  # of the handles those that are yet to be looked at in this second
+        self._blind_round: list[int] = []
+        self._next_round = 0.0
+        self._share = _AT_LEAST
         self._check: asyncio.TimerHandle | None = None
 
     @property
@@ -45,7 +56,7 @@ class Waker:
         loop = asyncio.get_running_loop()
         if self.has_inotify:
             loop.add_reader(self._inotify, self._read)
-        self._schedule_check(loop)
+        self._tick()
 
     def stop(self) -> None:
         if self._check:
@@ -79,7 +90,7 @@ class Waker:
 
     def _read(self) -> None:
         try:
-            data = os.read(self._inotify, 64 * 1024)
+            data = os.read(self._inotify, _EVENT_BYTES)
         except BlockingIOError:
             return
         woken: dict[int, None] = {}
@@ -91,21 +102,43 @@ class Waker:
                 woken[handle] = None
         for handle in woken:
             if handle < 0:  # the queue was full: any of them may have been meant
-                return self._wake_all()
+                return self._look_at_all_soon()
             callback = self._callbacks.get(handle)
             if callback:
                 _look(callback)
 
-    def _wake_all(self) -> None:
-        for callback in [*self._callbacks.values(), *self._unwatched.values()]:
+    def _look_at_all_soon(self) -> None:
+        self._round = list(self._callbacks)
+        self._share = len(self._round)
+        if self._check:
+            self._check.cancel()
+        self._tick()
+
+    def _tick(self) -> None:
+        """Looks at the next ones: at each of them once in a second, at those without a watch as often as it can."""
+        now = time.monotonic()
+        if not self._round and now >= self._next_round:
+            self._round = list(self._callbacks)
+            self._share = max(_AT_LEAST, math.ceil(len(self._round) * TICK_SECONDS / CHECK_SECONDS))
+            self._next_round = now + CHECK_SECONDS
+        if not self._blind_round:
+            self._blind_round = list(self._unwatched)
+        _look_at_some(self._round, self._share, self._callbacks)
+        _look_at_some(self._blind_round, len(self._blind_round), self._unwatched)
+        busy = self._round or self._unwatched
+        wait = TICK_SECONDS if busy else max(TICK_SECONDS, self._next_round - time.monotonic())
+        self._check = asyncio.get_running_loop().call_later(wait, self._tick)
+
+
+def _look_at_some(handles: list[int], most: int, callbacks: dict[int, Callable[[], None]]) -> None:
+    """Takes handles from the list, and calls back those that are not forgotten, for a slice of time."""
+    until = time.monotonic() + _SLICE_SECONDS
+    for _ in range(min(most, len(handles))):
+        callback = callbacks.get(handles.pop())
+        if callback:
             _look(callback)
-
-    def _schedule_check(self, loop: asyncio.AbstractEventLoop) -> None:
-        def check() -> None:
-            self._wake_all()
-            self._schedule_check(loop)
-
-        self._check = loop.call_later(CHECK_SECONDS_BLIND if self._unwatched else CHECK_SECONDS, check)
+        if time.monotonic() >= until:
+            break
 
 
 def _look(callback: Callable[[], None]) -> None:
