@@ -75,6 +75,7 @@ RUNNER_IDLE_SECONDS = 60.0
 @click.option("--gateway-tls-key", metavar="FILE", help="The certificate's key (PEM).")
 @click.option("--gateway-behind-proxy", is_flag=True, default=None, help="A proxy before the gateway speaks TLS.")
 @click.option("--gateway-max-streams", metavar="N", help="Event streams of the gateway at once. [256]")
+@click.option("--gateway-caller-streams", metavar="N", help="Of these, one caller's. [a quarter, and 16 at least]")
 @click.option("--metrics", metavar="HOST:PORT", help="Where Prometheus metrics, /livez and /readyz are served. [off]")
 @click.option("--log-format", metavar="FORMAT", help="text, json, or auto: text at a terminal, else json. [auto]")
 @click.option("--log-level", metavar="LEVEL", help="The least that is logged: debug, info, warning, error. [info]")

@@ -137,6 +137,7 @@ class Config(BaseModel):
     gateway_tls_key: str | None = None
     gateway_behind_proxy: bool = False
     gateway_max_streams: int = Field(256, ge=1, le=4096)
+    gateway_caller_streams: int | None = Field(None, ge=1, le=4096)
     metrics: str | None = None
     log_format: Literal["auto", "text", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

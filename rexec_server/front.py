@@ -88,6 +88,8 @@ def _target(server: RpcServer, config: Config, addresses: list[str]) -> str:
 
 def _flags(config: Config) -> list[str]:
     flags = ["--max-streams", str(config.gateway_max_streams)]
+    if config.gateway_caller_streams is not None:
+        flags += ["--caller-streams", str(config.gateway_caller_streams)]
     flags += ["--log-format", config.log_format, "--log-level", config.log_level]
     if not config.dev:
         flags.append("--production")

@@ -1,8 +1,17 @@
-"""Whose connections and failures are counted together. The standard library only, so every program may use it."""
+"""Whose connections are counted together, and how many there may be.
+
+The standard library only, so every program may use it.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 # A network of IPv6 is one peer's: who has one of its addresses has them all.
 _IPV6_PREFIX = 64
@@ -27,3 +36,73 @@ def as_grpc_names_it(host: str, port: int) -> str:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return f"ipv4:{address}:{port}" if address.version == 4 else f"ipv6:%5B{address}%5D:{port}"
+
+
+class Places(Generic[T]):
+    """Of those who have come and have not said all that they must: so many in all, and of one peer.
+
+    One more takes the place of the one that has been there for longest, of its peer where that has too many. An
+    honest one is soon through, and who holds places stays: so the oldest is one of those.
+    """
+
+    def __init__(self, most: int, most_of_peer: int) -> None:
+        self._most, self._most_of_peer = most, most_of_peer
+        self._items: dict[T, str] = {}  # in the order in which they came
+        self._of_peer: dict[str, dict[T, None]] = {}
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: T, peer: str) -> T | None:
+        """Returns who has to go, and has no place any more."""
+        goes = None
+        if len(self._of_peer.get(peer, ())) >= self._most_of_peer:
+            goes = next(iter(self._of_peer[peer]))
+        elif len(self._items) >= self._most:
+            goes = next(iter(self._items))
+        if goes is not None:
+            self.remove(goes)
+        self._items[item] = peer
+        self._of_peer.setdefault(peer, {})[item] = None
+        return goes
+
+    def remove(self, item: T) -> None:
+        """Does nothing for one that has no place."""
+        peer = self._items.pop(item, None)
+        if peer is None:
+            return
+        own = self._of_peer[peer]
+        del own[item]
+        if not own:
+            del self._of_peer[peer]
+
+
+class Open:
+    """Counts connections, in all and of one peer; any thread may ask."""
+
+    def __init__(self, most: int, most_of_peer: int) -> None:
+        self._most, self._most_of_peer = most, most_of_peer
+        self._lock = threading.Lock()
+        self._total = 0
+        self._of_peer: Counter[str] = Counter()
+
+    def enter(self, peer: str) -> str | None:
+        """One more; or why there is no room for it."""
+        with self._lock:
+            if self._total >= self._most:
+                return f"{self._total} connections are open"
+            if self._of_peer[peer] >= self._most_of_peer:
+                return f"{self._of_peer[peer]} connections of one address are open"
+            self._total += 1
+            self._of_peer[peer] += 1
+            return None
+
+    def leave(self, peer: str) -> None:
+        with self._lock:
+            self._total -= 1
+            self._of_peer[peer] -= 1
+            if not self._of_peer[peer]:
+                del self._of_peer[peer]

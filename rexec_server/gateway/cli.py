@@ -39,6 +39,7 @@ class Options:
     tls_key: str | None
     behind_proxy: bool
     max_streams: int
+    caller_streams: int | None
     with_parent: bool
     production: bool
     log_format: str
@@ -68,6 +69,8 @@ class Options:
 @click.option("--behind-proxy", is_flag=True, help="Listen beyond loopback without TLS: a proxy speaks it for us.")
 @click.option("--max-streams", type=click.IntRange(1, 4096), default=DEFAULT_STREAMS, show_default=True,
               help="Event streams, and calls that wait, at once; beyond, the answer is 503.")  # fmt: skip
+@click.option("--caller-streams", type=click.IntRange(1, 4096), metavar="N",
+              help="Of these, one caller's; beyond, the answer is 429.  [a quarter, and 16 at least]")  # fmt: skip
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input does.")
 @click.option("--production", is_flag=True, help="The server is not in --dev: answer 401 to who shows no credential,"
               " without asking it; and let no debugger read our memory.")  # fmt: skip
@@ -140,6 +143,7 @@ def _run(listener: socket.socket, options: Options) -> None:
         own_names(host, options.name),
         any_address=host in ("0.0.0.0", "::"),  # noqa: S104 (a comparison)
         max_streams=options.max_streams,
+        caller_streams=options.caller_streams,
         tls=options.tls,
         credential_required=options.credential_required,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,10 +14,13 @@ from rexec.v1.execution_service_pb2 import FollowResponse
 
 from rexec_client._sync.follow import Follow
 from rexec_client.errors import CallError, UnavailableError
+from rexec_server.gateway.credential import holder_of
 from rexec_server.gateway.problems import Problem, from_call
 from rexec_server.gateway.upstream import credential
 
 RETRY_AFTER = 5.0
+# A page has some streams open, and a caller some pages.
+LEAST_SHARE = 16
 # What a browser's EventSource waits before it connects again, in milliseconds.
 _RECONNECT = "retry: 1000\n\n"
 _HEARTBEAT = ": heartbeat\n\n"
@@ -25,37 +29,44 @@ Describe = Callable[[FollowResponse], tuple[str, Any]]
 """Names one message's event and gives its data, for JSON."""
 
 
+def share_of(limit: int) -> int:
+    """What one caller may hold, where nobody has said so."""
+    return min(limit, max(LEAST_SHARE, limit // 4))
+
+
 class Streams:
     """Hands out the slots, and ends who holds one when the gateway stops."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, share: int) -> None:
+        """share: how many of them one caller may hold."""
+        self._limit, self._share = limit, share
         self._lock = threading.Lock()
         self._held = 0
+        self._of: Counter[str] = Counter()
         self._follows: set[Follow] = set()
         self._closed = False
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """A slot for a call that waits."""
-        self._take()
+        holder = self._take()
         try:
             yield
         finally:
-            self._give_back()
+            self._give_back(holder)
 
     def respond(self, follow: Follow, describe: Describe) -> Response:
         """Server-Sent Events of a Follow. What refuses it is an error before the first byte, as everywhere."""
-        self._take(follow)
+        holder = self._take(follow)
         try:
             first = follow.receive()
         except BaseException:
-            self._give_back(follow)
+            self._give_back(holder, follow)
             raise
         response = Response(_events(follow, first, describe, credential.get()), mimetype="text/event-stream")
         response.headers["Cache-Control"] = "no-store, no-transform"
         response.headers["X-Accel-Buffering"] = "no"
-        response.call_on_close(lambda: self._give_back(follow))
+        response.call_on_close(lambda: self._give_back(holder, follow))
         return response
 
     def close(self) -> None:
@@ -66,22 +77,32 @@ class Streams:
         for follow in follows:
             follow.abort(UnavailableError("the gateway is stopping; resume", code="UNAVAILABLE"))
 
-    def _take(self, follow: Follow | None = None) -> None:
+    def _take(self, follow: Follow | None = None) -> str:
+        """Returns whose slot it is."""
+        holder = holder_of(credential.get())
         with self._lock:
             if self._closed:
                 raise Problem(503, "the gateway is stopping; try again")
             if self._held >= self._limit:
                 message = f"{self._held} streams are open, and no more may be; try again, or poll"
                 raise Problem(503, message, retry_after=RETRY_AFTER)
+            if self._of[holder] >= self._share:
+                message = f"{self._of[holder]} streams of this caller are open, and no more may be; close one, or poll"
+                raise Problem(429, message, retry_after=RETRY_AFTER)
             self._held += 1
+            self._of[holder] += 1
             if follow is not None:
                 self._follows.add(follow)
+        return holder
 
-    def _give_back(self, follow: Follow | None = None) -> None:
+    def _give_back(self, holder: str, follow: Follow | None = None) -> None:
         if follow is not None:
             follow.close()
         with self._lock:
             self._held -= 1
+            self._of[holder] -= 1
+            if not self._of[holder]:
+                del self._of[holder]
             if follow is not None:
                 self._follows.discard(follow)
 

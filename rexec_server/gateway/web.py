@@ -17,20 +17,24 @@ from cheroot.server import HeaderReader, HTTPConnection, HTTPRequest
 from cheroot.wsgi import Gateway_10, Server
 from flask import Flask
 
+from rexec_server.gateway.arrivals import LONGEST_HEAD, MOST, MOST_OF_PEER, Arrivals
 from rexec_server.gateway.listener import BACKLOG
-from rexec_server.gateway.slow import Peers, TimedReader
+from rexec_server.gateway.slow import Peers, TimedReader, peer_of
 from rexec_server.gateway.tls import Certificate, Tls
+from rexec_server.peers import Open
 
 _log = logging.getLogger("rexec.gateway.web")
 
 # Workers beside those that streams may hold. More would only wait for each other: Python runs one at a time.
 SPARE_WORKERS = 32
-# Of these, how many one address may hold with requests that have not arrived yet: never all that streams leave.
+# Of these, how many are held by requests of which a large part has not arrived yet: all such, and those of one address.
+LARGE_REQUESTS = SPARE_WORKERS * 3 // 4
 PER_PEER = SPARE_WORKERS // 2
 # Requests that wait for a worker; beyond, the answer is 503.
 WAITING_REQUESTS = 4096
-# Open connections that ask nothing.
+# Open connections that ask nothing; and all of them, of which one address may have half.
 IDLE_CONNECTIONS = 4096
+CONNECTIONS = IDLE_CONNECTIONS + 1024
 # A body larger than any that the application takes is not even read.
 LARGEST_BODY = 8 * 1024 * 1024
 # How long a request may take to arrive, handshake and body included; and each piece of an answer to be taken.
@@ -71,12 +75,15 @@ class WebServer(Server):
         self._listener = listener
         self.software = "rexec"
         self.keep_alive_conn_limit = IDLE_CONNECTIONS
-        self.max_request_header_size = 32 * 1024
+        self.max_request_header_size = LONGEST_HEAD
         self.max_request_body_size = LARGEST_BODY
         self.ConnectionClass = _Connection
         self.gateway = _Gateway
         self.request_seconds = request_seconds
-        self.peers = Peers(per_peer or streams + SPARE_WORKERS + WAITING_REQUESTS, WAITING_REQUESTS, self._enqueue)
+        self.peers = Peers(per_peer or LARGE_REQUESTS, LARGE_REQUESTS, WAITING_REQUESTS, self._enqueue)
+        most = CONNECTIONS + streams
+        self.open = Open(most, most // 2 if per_peer else most)
+        self._arrivals = Arrivals(self._arrived, request_seconds, MOST, MOST_OF_PEER if per_peer else MOST)
         if certificate is not None:
             self.ssl_adapter = Tls(certificate)
 
@@ -90,16 +97,29 @@ class WebServer(Server):
         _log.log(level, "%s", msg, exc_info=traceback and level >= logging.ERROR)
 
     def process_conn(self, conn: Any) -> None:
-        """Gives a connection to a worker, once there is something to read from it.
-
-        A new connection would hold a worker before it has said a word: browsers open some in advance, and 300 silent
-        ones would stop everybody else for ten seconds.
-        """
-        if not conn.said_something:
-            conn.said_something = True
-            self.put_conn(conn)
+        """Reads a connection once there is something to read from it; a new one has not said a word yet."""
+        if conn.said_something:
+            self._arrivals.take(conn)
             return
-        if not self.peers.arrive(conn):
+        conn.said_something = True
+        crowded = self.open.enter(peer_of(conn))
+        if crowded:
+            conn.turn_away()
+            return
+        conn.entered = True
+        self.put_conn(conn)
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._arrivals.start()
+
+    def stop(self) -> None:
+        super().stop()
+        self._arrivals.stop()
+
+    def _arrived(self, conn: Any, whole: bool) -> None:
+        """A request for a worker; one that is large comes in while the worker reads it."""
+        if not (self._enqueue(conn) if whole else self.peers.arrive(conn)):
             conn.turn_away()
 
     def _enqueue(self, conn: Any) -> bool:
@@ -223,17 +243,24 @@ class _Connection(HTTPConnection):
     RequestHandlerClass = _Request
     said_something = False
     counted = False  # among those that its peer holds
+    entered = False  # among those that are open
+    arrival: Any = None
 
     def __init__(self, server: Any, sock: Any, *args: Any) -> None:
         super().__init__(server, sock, *args)
         self.rfile = TimedReader(sock, server.request_seconds)
 
     def communicate(self) -> bool:
-        self.rfile.timed.begin()
         try:
             return bool(super().communicate())  # type: ignore[no-untyped-call]
         finally:
             self.server.peers.arrived(self)
+
+    def close(self) -> None:
+        if self.entered:
+            self.entered = False
+            self.server.open.leave(peer_of(self))
+        super().close()
 
     def turn_away(self) -> None:
         """503 for whom there is no room. It waits for nobody: it fits into any new connection's buffer."""

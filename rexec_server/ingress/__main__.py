@@ -12,7 +12,7 @@ import sys
 from asyncio import sslproto
 
 from rexec_server import logs
-from rexec_server.ingress.crowd import Bounds
+from rexec_server.ingress.bounds import Bounds
 from rexec_server.ingress.listening import Ingress, Tls
 from rexec_server.policy.certificate import CertificateFiles
 from rexec_server.process import become_undumpable

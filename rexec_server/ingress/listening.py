@@ -13,9 +13,9 @@ from collections import Counter
 from contextlib import suppress
 
 from rexec_server.ingress.arrival import NotHttp2
+from rexec_server.ingress.bounds import Bounds
 from rexec_server.ingress.connection import Client, End
-from rexec_server.ingress.crowd import Bounds, Crowd, Crowded
-from rexec_server.peers import as_grpc_names_it, network
+from rexec_server.peers import Open, Places, as_grpc_names_it, network
 from rexec_server.policy.certificate import CertificateFiles, Pem
 
 _log = logging.getLogger("rexec.ingress")
@@ -63,7 +63,8 @@ class Ingress:
     def __init__(self, target: str, tls: Tls | None, bounds: Bounds, seconds: float = ARRIVAL_SECONDS) -> None:
         """target: the path of the unix socket on which gRPC listens for us."""
         self._target, self._tls, self._seconds = target, tls, seconds
-        self._crowd = Crowd(bounds)
+        self._open = Open(bounds.connections, bounds.of_peer)
+        self._arriving: Places[asyncio.Task[None]] = Places(bounds.arriving, bounds.arriving_of_peer)
         self._tasks: set[asyncio.Task[None]] = set()
         self._sockets: list[socket.socket] = []
         self._numbers = itertools.count()
@@ -109,20 +110,21 @@ class Ingress:
 
     def _take(self, sock: socket.socket, address: tuple[str, int]) -> None:
         peer = network(address[0])
-        try:
-            self._crowd.enter(peer)
-        except Crowded as error:
-            self._refusals.note(str(error))
+        crowded = self._open.enter(peer)
+        if crowded:
+            self._refusals.note(crowded)
             sock.close()
             return
         task = asyncio.create_task(self._serve(sock, address))
         self._tasks.add(task)
-        self._crowd.arrive(task, peer)
+        oldest = self._arriving.add(task, peer)
+        if oldest is not None:
+            oldest.cancel()
 
         def done(_: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            self._crowd.arrived(task)
-            self._crowd.leave(peer)
+            self._arriving.remove(task)
+            self._open.leave(peer)
 
         task.add_done_callback(done)
 
@@ -134,7 +136,7 @@ class Ingress:
                 await self._arrive(sock, client, server, as_grpc_names_it(*address[:2]))
             task = asyncio.current_task()
             assert task is not None
-            self._crowd.arrived(task)
+            self._arriving.remove(task)
             await asyncio.wait([client.closed, server.closed], return_when=asyncio.FIRST_COMPLETED)
             # Whoever is left gets what was written to it, if it takes it soon.
             await asyncio.wait([client.closed, server.closed], timeout=self._seconds)

@@ -130,6 +130,27 @@ def test_beyond_the_bound_streams_are_turned_away_and_polls_are_not(with_gateway
         assert eventually(lambda: ask(url, "GET", "/api/follow/me").status == 200)
 
 
+def test_s8_one_caller_does_not_hold_all_streams(with_gateway: Start) -> None:
+    """S8: beyond a caller's share the answer is 429, also for calls that wait; another caller has theirs."""
+    url = with_gateway("--gateway-max-streams", "3", "--gateway-caller-streams", "2").gateway
+    for caller in ("me", "you"):
+        ask(url, "POST", f"/api/exec/{caller}", {"cmd": "sleep 1000"})
+    with Stream(url, "/api/follow/me") as first, Stream(url, "/api/follow/me") as second:
+        next(iter(first))
+        next(iter(second))
+        refused = ask(url, "GET", "/api/follow/me")
+        assert refused.status == 429
+        assert int(refused.headers["Retry-After"]) > 0
+        assert "2 streams of this caller are open" in refused.json["error"]
+        with Stream(url, "/api/follow/you") as other:
+            assert next(iter(other)).name
+            assert ask(url, "GET", "/api/follow/you").status == 503
+        assert ask(url, "GET", "/api/poll/me").json["status"] == "running"
+        ask(url, "POST", "/api/cancel/me")
+        assert [event.name for event in first][-1] == "end"
+        assert eventually(lambda: ask(url, "GET", "/api/follow/me").status == 200)
+
+
 @pytest.mark.timeout(60)
 def test_who_goes_away_gives_back_the_place(with_gateway: Start) -> None:
     """A follower that is gone is noticed at the next thing that is said to it."""

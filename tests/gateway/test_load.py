@@ -60,7 +60,9 @@ def test_a_thousand_polls_and_two_hundred_streams(start_server: Callable[..., Se
     """All polls are answered while all streams are taken; a stream too many is turned away; no line is lost."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    url = start_server("--gateway", "127.0.0.1:0", "--gateway-max-streams", str(BOUND)).gateway
+    url = start_server(
+        "--gateway", "127.0.0.1:0", "--gateway-max-streams", str(BOUND), "--gateway-caller-streams", str(BOUND)
+    ).gateway
     ask(url, "POST", "/api/exec/me", {"cmd": "for i in $(seq 1000); do echo $i; sleep 0.2; done"})
 
     async def run() -> tuple[Load, Counter[int], float]:

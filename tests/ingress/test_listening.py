@@ -15,7 +15,7 @@ import pytest
 
 from bench.http2_flood import ACK, PREFACE, SETTINGS, frame
 from deploy.authority import Authority
-from rexec_server.ingress.crowd import Bounds
+from rexec_server.ingress.bounds import Bounds
 from rexec_server.ingress.listening import Ingress, Tls
 from rexec_server.policy.certificate import CertificateFiles
 

@@ -19,7 +19,7 @@ from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
 from bench.http2_flood import Flood, Result
-from rexec_server.ingress.crowd import Bounds
+from rexec_server.ingress.bounds import Bounds
 from tests.production.site import Site
 from tests.production.test_limits import info, memory
 from tests.rpc.calls import refused, request
