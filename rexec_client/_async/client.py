@@ -269,7 +269,7 @@ class AsyncClient:
         waits = request.output.overflow == wire.OVERFLOW_WAIT
         if waits and not await self.supports("overflow_wait"):
             raise CallError(
-                "this server cannot make a command wait for its reader: use on_overflow='drop-oldest' or 'terminate'",
+                "this server cannot make a command wait for its reader (it is older); it can drop-oldest or terminate",
                 code="UNIMPLEMENTED",
             )
         if wait:

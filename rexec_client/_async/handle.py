@@ -238,6 +238,8 @@ class AsyncExecutionHandle:
     ) -> AsyncIterator[Any]:
         """The output's lines as they appear, with their newlines, as a file gives them.
 
+        Where the command waits for its readers, the part of a line that has come counts as used up.
+
         Args:
             encoding: of the text; None gives bytes. One in which a newline is the byte 10.
             longest: a line longer than this many bytes comes in parts, of which only the last has a newline.

@@ -265,7 +265,7 @@ class Client:
         waits = request.output.overflow == wire.OVERFLOW_WAIT
         if waits and not self.supports("overflow_wait"):
             raise CallError(
-                "this server cannot make a command wait for its reader: use on_overflow='drop-oldest' or 'terminate'",
+                "this server cannot make a command wait for its reader (it is older); it can drop-oldest or terminate",
                 code="UNIMPLEMENTED",
             )
         if wait:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rexec_client.cli.values import TEXT
+from rexec_client.cli.values import COUNT, OFFSET, TEXT
 
 owner_option = click.option("--owner", type=TEXT, metavar="CALLER", help="Whose execution, for operators.")
 
@@ -22,10 +22,9 @@ def start_options(tail: str) -> Callable[..., Any]:
     """--since and --tail; `tail` is the help of the latter."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        offset, count = click.IntRange(0, 2**63 - 1), click.IntRange(0, 2**32 - 1)
-        function = click.option("--tail", type=count, metavar="N", help=tail)(function)
+        function = click.option("--tail", type=COUNT, metavar="N", help=tail)(function)
         return click.option(
-            "--since", "--offset", "since", type=offset, metavar="OFFSET", help="Output from this offset."
+            "--since", "--offset", "since", type=OFFSET, metavar="OFFSET", help="Output from this offset."
         )(function)
 
     return decorate

@@ -53,6 +53,21 @@ class Pair(click.ParamType):  # type: ignore[type-arg]  # generic only since cli
         return key, rest
 
 
+class Whole(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.3
+    """A whole number from 0 to what its field of the contract has room for."""
+
+    name = "number"
+
+    def __init__(self, bits: int) -> None:
+        self._most = (1 << bits) - 1
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip()
+        if not (text.isascii() and text.isdigit()) or len(text) > 20 or int(text) > self._most:
+            self.fail(f"{value!r} is not a whole number from 0 to {self._most}.", param, ctx)
+        return int(text)
+
+
 class Text(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.3
     """Anything but nothing: an empty word is usually a variable that is not set, and would be taken for no option."""
 
@@ -82,3 +97,4 @@ class SignalNumber(click.ParamType):  # type: ignore[type-arg]  # generic only s
 
 
 DURATION, SIZE, PAIR, SIGNAL, TEXT = Duration(), Size(), Pair(), SignalNumber(), Text()
+OFFSET, COUNT = Whole(63), Whole(32)
