@@ -94,11 +94,16 @@ def _grow(fd: int) -> int:
     return STDIN_BYTES
 
 
-def reserve_state(directory: int) -> None:
+def reserve_uncertain(directory: int) -> None:
+    """Makes the state anew where it was removed: how far input has got is not known, so no more of it is taken."""
+    reserve_state(directory, StdinState(pending=1))
+
+
+def reserve_state(directory: int, state: StdinState = StdinState()) -> None:  # noqa: B008
     """Takes the room for the state before the command starts, so that a full disk is no concern later."""
     fd = open_regular(STDIN_STATE, os.O_RDWR | os.O_CREAT, directory)
     try:
         os.posix_fallocate(fd, 0, STDIN_BYTES)
-        os.pwrite(fd, StdinState().to_bytes(), 0)
+        os.pwrite(fd, state.to_bytes(), 0)
     finally:
         os.close(fd)

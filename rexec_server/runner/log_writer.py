@@ -12,6 +12,7 @@ import os
 from rexec_server.core.launch import Overflow
 from rexec_server.core.segment_index import SegmentIndex
 from rexec_server.core.spool import (
+    INDEX_SUFFIX,
     PIECE_FORMAT,
     SEGMENT_FORMAT,
     Channel,
@@ -71,6 +72,9 @@ class LogWriter:
         self.produced = {Channel.STDOUT: 0, Channel.STDERR: 0}
         if self._offsets:
             self._resume(self._offsets[-1])
+        if _newest_index(directory) > self.end:
+            self.close()
+            raise DamagedLog  # its segment is gone, and what would come next would have offsets that were told already
 
     def take(self, fifo: int, channel: Channel, must: bool = False) -> int:
         """Moves what is in the FIFO, at most a bounded amount; 0 when there is nothing (now, or ever again).
@@ -201,6 +205,17 @@ class LogWriter:
                 raise DamagedLog
         self.produced[Channel.STDOUT] = index.stdout_at_end
         self.produced[Channel.STDERR] = self.end - index.stdout_at_end
+
+
+def _newest_index(directory: int) -> int:
+    """Return where the newest index that says something begins, and one; an empty one is left of a segment's birth."""
+    newest = 0
+    for name in os.listdir(directory):
+        offset = name.removesuffix(INDEX_SUFFIX)
+        if name.endswith(INDEX_SUFFIX) and offset.isdigit() and len(offset) == 20:
+            size = os.stat(name, dir_fd=directory).st_size
+            newest = max(newest, int(offset) + (1 if size > SEGMENT_FORMAT.size else 0))
+    return newest
 
 
 def _open_segment(directory: int, start: int) -> int:

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from rexec_server.core.launch import Launch, StderrMode, StdinMode
@@ -67,12 +68,31 @@ class Pipes:
     def descriptors(self) -> list[int]:
         return [*self.outputs.values(), *([self.stdin] if self.stdin >= 0 else [])]
 
+    def reopen_outputs(self, directory: int, pid: int) -> bool:
+        """Opens FIFOs whose names were removed, by the command's own ends. Returns False when there is none at all."""
+        path = os.readlink(f"/proc/self/fd/{directory}")
+        for channel, name in _OUTPUTS.items():
+            if channel in self.outputs:
+                continue
+            stream = f"/proc/{pid}/fd/{int(channel)}"
+            with suppress(OSError):  # merged; or it has ended, or closed it
+                if os.readlink(stream) == f"{path}/{name} (deleted)":
+                    self.outputs[channel] = os.open(stream, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return Channel.STDOUT in self.outputs
+
     def hold_stdin(self, directory: int) -> None:
         """Keeps only a write end, so that a command that closes its input is noticed by its writers."""
         before = self.stdin
-        self.stdin = open_stdin_writer(directory)
+        self.stdin = open_stdin_writer(directory) if before < 0 else self.open_stdin_again()
         if before >= 0:
             os.close(before)
+
+    def open_stdin_again(self) -> int:
+        """Return another write end, by the one that we have: its name may be gone. -1: the command has closed it."""
+        try:
+            return os.open(f"/proc/self/fd/{self.stdin}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return -1
 
     def release_stdin(self) -> None:
         if self.stdin >= 0:

@@ -15,6 +15,8 @@ from rexec_server.core.spool import (
     CONTROL,
     FIFO_OUT,
     LOCK,
+    STDIN_STATE,
+    Channel,
     ExitRecord,
     StartRecord,
     read_exit,
@@ -24,6 +26,7 @@ from rexec_server.core.spool import (
 from rexec_server.runner import linux
 from rexec_server.runner.cgroup import Cgroup
 from rexec_server.runner.control import Control
+from rexec_server.runner.counters import reserve_uncertain
 from rexec_server.runner.ending import ExitDraft, finish_unseen
 from rexec_server.runner.family import Family
 from rexec_server.runner.leader import Leader
@@ -32,7 +35,7 @@ from rexec_server.runner.log_writer import DamagedLog, LogWriter
 from rexec_server.runner.loop import READ, Loop, Timer
 from rexec_server.runner.mending import mend_log, sync_log
 from rexec_server.runner.output import Discard, hung_up
-from rexec_server.runner.pipes import Pipes, let_hang_up, open_stdin_writer, remove_fifos
+from rexec_server.runner.pipes import Pipes, let_hang_up, remove_fifos
 from rexec_server.runner.records import is_ended, lost, never_executed, not_started, readable_start
 from rexec_server.runner.shim import Site
 from rexec_server.runner.stdin import StdinFeed
@@ -234,6 +237,8 @@ class Takeover:
             control.close()
 
         leader = Leader(start.pid, pidfd)
+        if len(pipes.outputs) < len(Channel):  # merged, or a name was removed before we opened it
+            unheld = not pipes.reopen_outputs(directory, start.pid) or unheld
         stdin = self._feed(directory, pipes)
         parts = Parts(directory, lock, leader, tree, draft, pipes.outputs, stdin, cgroup, "runner", unheld)
         supervision = Supervision(self._loop, Terms.from_json(start.supervision), parts, ended, gone)
@@ -260,7 +265,9 @@ class Takeover:
     def _feed(self, directory: int, pipes: Pipes) -> StdinFeed | None:
         if not read_stdin_state(directory).open:
             pipes.release_stdin()  # its shim had no time to ask for that
-        writer = open_stdin_writer(directory) if pipes.stdin >= 0 else -1
+        writer = pipes.open_stdin_again() if pipes.stdin >= 0 else -1
+        if writer >= 0 and not os.access(STDIN_STATE, os.F_OK, dir_fd=directory):
+            reserve_uncertain(directory)
         return StdinFeed(self._loop, directory, writer, pipes.release_stdin) if writer >= 0 else None
 
     def _unknowable(self, remains: Remains, draft: ExitDraft, why: str) -> ExitRecord:
