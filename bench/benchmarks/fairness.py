@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ CASE = "another caller's calls"
 NOTHING = "no load"
 ROUNDS = 3
 OVER_P50, OVER_P99, GROWTH = "p50 over no-op", "p99 over no-op", "memory growth"
+# When memory counts as settled: nothing was given back for so many seconds, but for these many bytes.
+SETTLED_AFTER, LITTLE = 2.5, 1_000_000
 MOST_P50, MOST_P99, MOST_GROWTH = 50, 250, 20
 
 
@@ -128,13 +131,23 @@ def _turn(lab: Lab, loaded: Loaded, size: Size) -> Sample:
         for _ in range(ROUNDS):
             for call, taken in _round(loaded.load, ground, caller, size).items():
                 times[call] += taken
-            memory.append(rss(ground.pid))
+            memory.append(_settled(ground.pid))
     return _sample(times, memory)
 
 
 def _round(load: str, ground: Ground, caller: Neighbour, size: Size) -> Times:
     with _load(load, ground.arguments):
         return caller.measure(size.pick(3_000, 700, 100) / 1e3, size.pick(5, 2, 1))
+
+
+def _settled(pid: int) -> int:
+    """The memory of a server that is no longer loaded, in bytes: when it has not shrunk for some seconds."""
+    least, since = rss(pid), time.monotonic()
+    while time.monotonic() < since + SETTLED_AFTER:
+        time.sleep(0.1)
+        if rss(pid) < least - LITTLE:
+            least, since = rss(pid), time.monotonic()
+    return least
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from rexec_server.core.fair_queue import FairQueue
-from rexec_server.core.turns import Turns
+from rexec_server.core.turns import LONG_SECONDS, Turns
 
 
 def test_callers_take_turns() -> None:
@@ -113,3 +113,53 @@ def test_one_turn_in_a_pass_of_the_loop() -> None:
 
     taken = asyncio.run(scenario())
     assert len(set(taken)) == 100
+
+
+class Clock:
+    """Stands still until it is moved, and tells a processor time that is used by saying so."""
+
+    def __init__(self) -> None:
+        self.now = self.used = 0.0
+
+
+def test_after_a_long_turn_its_caller_rests() -> None:
+    """Whoever took long waits for as long: what others ask for meanwhile comes first, however long one's queue is."""
+
+    async def scenario() -> list[str]:
+        clock, order, begun = Clock(), list[str](), asyncio.Event()
+        turns = Turns(lambda: clock.now, lambda: clock.used)
+
+        async def work(caller: str, seconds: float) -> None:
+            await turns.take(caller)
+            clock.used += seconds
+            order.append(caller)
+            begun.set()
+
+        greedy = [asyncio.create_task(work("greedy", 2 * LONG_SECONDS)) for _ in range(2)]
+        await begun.wait()
+        for _ in range(5):
+            await work("modest", 0)
+        clock.now += LONG_SECONDS  # it rests still
+        await work("modest", 0)
+        clock.now += LONG_SECONDS
+        await asyncio.gather(*greedy)
+        return order
+
+    assert asyncio.run(scenario()) == ["greedy", *["modest"] * 6, "greedy"]
+
+
+def test_a_turn_that_is_given_up_in_its_moment_is_the_next_ones() -> None:
+    """A call that goes away when its turn has just come leaves it to others."""
+
+    async def scenario() -> None:
+        turns = Turns()
+        await turns.take("a")
+        chosen, last = (asyncio.create_task(turns.take(caller)) for caller in ("b", "c"))
+        await asyncio.sleep(0)  # both wait, and a's turn is over with this pass
+        chosen.cancel()
+        with suppress(asyncio.CancelledError):
+            await chosen
+        async with asyncio.timeout(60):
+            await last
+
+    asyncio.run(scenario())
