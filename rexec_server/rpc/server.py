@@ -40,6 +40,9 @@ OPTIONS = [
     # Of more than a thousand calls that come in one moment, gRPC by itself answers some with CANCELLED, by chance.
     ("grpc.server.max_pending_requests", _MOST_PENDING),
     ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
+    # By default a call that nobody has looked at for 30 s is CANCELLED, as if its caller had hung up: on a machine so
+    # busy that accepting takes long, callers wait as long as their own deadlines say.
+    ("grpc.server_max_unrequested_time_in_server", 3600),
     # Proxies forget idle connections after 60 s; a dead peer is noticed after 50 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
