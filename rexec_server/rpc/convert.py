@@ -167,12 +167,6 @@ def stdin_status(value: StdinState) -> pb.StdinStatus:
     return pb.StdinStatus(bytes_written=value.written, open=bool(value.open))
 
 
-def chunk(value: Chunk | TextChunk) -> pb.OutputChunk:
-    message = pb.OutputChunk()
-    put_chunk(value, message)
-    return message
-
-
 def put_chunk(value: Chunk | TextChunk, message: pb.OutputChunk) -> None:
     """In its place in another message: a message that is put into another one is copied, with its bytes."""
     message.channel = pb.Channel.ValueType(value.channel)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 from rexec.v1 import execution_service_pb2_grpc as api_grpc
 
@@ -22,10 +21,10 @@ from rexec_server.core.execution import CHANNELS, Execution, Key
 from rexec_server.core.executions import Bounds, Executions
 from rexec_server.core.holding import Holder
 from rexec_server.core.index import Query, now_ns
-from rexec_server.core.log import Reading
+from rexec_server.core.log import Chunk, Reading
 from rexec_server.core.slices import Steps, sliced
 from rexec_server.core.spool import Channel
-from rexec_server.core.text import TextView
+from rexec_server.core.text import TextChunk, TextView
 from rexec_server.core.turns import Turns
 from rexec_server.policy.admission import Admission
 from rexec_server.policy.caller import Caller, listed_owner, owner
@@ -92,7 +91,8 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
                 await self._until(entry, wait, lambda: entry.ended or entry.waits_for_reader)
             ended = entry.ended
             reading = entry.log.read(0, _most(request.text), CHANNELS, entry.end_offset)
-            response.chunks.extend(_chunks(entry, reading, 0, CHANNELS, request.text, ended))
+            for chunk in _chunks(entry, reading, 0, CHANNELS, request.text, ended):
+                convert.put_chunk(chunk, response.chunks.add())
             response.next_offset = reading.next_offset
             response.eof = ended and reading.next_offset >= (entry.end_offset or 0)
         response.execution.CopyFrom(convert.execution(entry.snapshot()))
@@ -124,13 +124,15 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
                     await self._until(entry, wait, lambda: entry.ended or self._has_output(entry, start, channels))
         ended = entry.ended  # before reading: what is read after an end is all there is
         reading = entry.log.read(start, size, channels, entry.end_offset)
-        return api.PollResponse(
+        response = api.PollResponse(
             execution=convert.execution(entry.snapshot()),
-            chunks=_chunks(entry, reading, start, channels, request.text, ended),
             next_offset=reading.next_offset,
             skipped_bytes=reading.skipped,
             eof=ended and reading.next_offset >= (entry.end_offset or 0),
         )
+        for chunk in _chunks(entry, reading, start, channels, request.text, ended):
+            convert.put_chunk(chunk, response.chunks.add())
+        return response
 
     async def Follow(  # noqa: N802
         self, request: api.FollowRequest, context: Context
@@ -311,15 +313,15 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
 
 def _chunks(
     entry: Entry, reading: Reading, start: int, channels: Collection[Channel], text: bool, ended: bool
-) -> list[pb.OutputChunk]:
-    """A reading on the wire, as text if that was asked for."""
+) -> Sequence[Chunk | TextChunk]:
+    """What was read, as text if that was asked for."""
     if not text:
-        return [convert.chunk(chunk) for chunk in reading.chunks]
+        return reading.chunks
     view = TextView(entry.log, start, channels)
     found = [view.chunk(chunk) for chunk in reading.chunks]
     if ended and reading.next_offset >= (entry.end_offset or 0):
         found += view.finish(reading.next_offset, now_ns())
-    return [convert.chunk(chunk) for chunk in found]
+    return found
 
 
 def _wait(request: api.GetRequest | api.PollRequest) -> float:
