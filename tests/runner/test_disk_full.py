@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rexec_server.core.spool import Channel, Reason
+from rexec_server.core.spool import LOCK, Channel, Reason, Waiting
 from tests.runner.harness import Run, Runner, runs
 from tests.waiting import eventually
 
@@ -153,14 +153,6 @@ def test_row_11_a_shim_killed_at_the_start_on_a_full_disk(small: Runner, disk: P
 
 
 def _blocked(run: Run) -> None:
-    """The command is stuck in its write: nothing comes, and it is alive."""
-    last = [-1]
-
-    def still() -> bool:
-        before, last[0] = last[0], run.reader.extent().end
-        wchan = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text()
-        return before == last[0] and bool(wchan)
-
-    for _ in range(20):
-        eventually(still)
+    """The command is stuck in its write: its supervisor says so, and it is alive."""
+    eventually(lambda: (run.directory / LOCK).read_bytes()[:1] == Waiting.DISK.value)
     assert runs(run.pid)
