@@ -56,11 +56,12 @@ class Engine(Protocol):
         Unavailable when that is not known; then `settle` makes it certain.
         """
 
-    async def settle(self, name: str, why: str, boot_id: str, instance: str) -> None:
+    async def settle(self, name: str, why: str, boot_id: str, instance: str, produced: tuple[int, int]) -> None:
         """Sees to an execution that shows no sign of life: afterwards it is supervised, or its end is on record.
 
         Without a directory it is ended and LOST, unless the runner of that instance says that its start never came:
         then it will never be started, for the reason `why`. boot_id: in which it was reserved.
+        produced: bytes of standard output and standard error that callers have been told of.
         """
 
     async def supervised(self) -> set[str]:

@@ -52,6 +52,7 @@ class Entry:
         self.output_watch: int | None = None
         self.watchers = 0
         self._woken_at = (-1, Waiting.NOTHING)  # the log's end, and why it waited, when waiters were last woken
+        self._told = Extent()  # the newest that callers may have been told of
         self._start_noted = False  # its start record was read
         self.counted_at_end = False  # its end was seen, and is told when its log was gone through
         self.boot_id = record.boot_id
@@ -128,11 +129,19 @@ class Entry:
 
     def extent(self) -> Extent:
         if not self.ended:
-            return self.log.extent()
+            return self._extent_so_far()
         if not self._extent_known:
             self._execution = replace(self._execution, extent=self.log.extent(self._execution.exit))
             self._extent_known = True
         return self._execution.extent
+
+    def _extent_so_far(self) -> Extent:
+        """What callers were told of was produced, also when its files are gone."""
+        found = self.log.extent()
+        if found.end < self._told.end:
+            return Extent(self._told.end, self._told.end, self._told.produced, self._told.produced)
+        self._told = found
+        return found
 
     @property
     def end_offset(self) -> int | None:

@@ -325,7 +325,9 @@ class Executions:
         try:
             while not entry.ended:
                 with contextlib.suppress(Unavailable):
-                    return await self._engine.settle(entry.name, why, entry.boot_id, entry.meant_for)
+                    return await self._engine.settle(
+                        entry.name, why, entry.boot_id, entry.meant_for, entry.extent().produced
+                    )
                 await asyncio.sleep(ENGINE_RETRY_SECONDS)
         finally:
             entry.settling = False

@@ -117,11 +117,12 @@ class LocalEngine:
             else:
                 return _checked(answer)
 
-    async def settle(self, name: str, why: str, boot_id: str, instance: str) -> None:
+    async def settle(self, name: str, why: str, boot_id: str, instance: str, produced: tuple[int, int]) -> None:
         await self._connected()
         # A runner that has no instance's name says of all that has no directory that it was never started.
         older_boot = boot_id != self._boot_id or not self.instance
         request = {"op": "abandon", "id": name, "why": why, "older_boot": older_boot, "runner": instance}
+        request["produced"] = produced
         await self._ask(request)
 
     async def supervised(self) -> set[str]:

@@ -21,7 +21,7 @@ from rexec_server import notify
 from rexec_server.core import pid_file
 from rexec_server.core.about import About
 from rexec_server.core.launch import Launch
-from rexec_server.core.spool import FIFO_IN, RUNNER_PID, RUNNER_SOCKET, SPOOL, ExitRecord, read_stdin_state
+from rexec_server.core.spool import FIFO_IN, RUNNER_PID, RUNNER_SOCKET, SPOOL, Channel, ExitRecord, read_stdin_state
 from rexec_server.runner.claims import claim, claim_for_good, is_claimed, is_hidden, is_settled, open_directory
 from rexec_server.runner.estate import Estate, Execution, Standing
 from rexec_server.runner.family import Family
@@ -168,7 +168,8 @@ class Runner:
             claim_for_good(self._spool, name, lost(RESTARTED))
             return {}
         directory = self._executions[name].directory if name in self._executions else None
-        record = lost("its directory in the spool is missing")
+        produced = dict(zip(Channel, request.get("produced", (0, 0)), strict=True))
+        record = lost("its directory in the spool is missing", produced)
         self._undertaker.end(name, directory, lambda: self._bury(connection, request, record))
         return None
 

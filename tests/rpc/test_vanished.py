@@ -13,7 +13,7 @@ import pytest
 from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 
-from tests.rpc.calls import START_SERVER, ended, poll, refused, request, start
+from tests.rpc.calls import START_SERVER, ended, follow, poll, refused, request, shown, start
 from tests.runner.harness import runs
 from tests.servers import Server
 from tests.waiting import eventually
@@ -127,3 +127,19 @@ def test_the_others_are_as_before(start_server: START_SERVER) -> None:
     for number in range(3):
         server.stub.Cancel(api.CancelRequest(exec_id=f"e{number}"))
         assert ended(server, f"e{number}").reason == pb.REASON_CANCELLED
+
+
+def test_a_follower_of_an_execution_that_vanishes(server: Server) -> None:
+    """Its stream ends, and what it was told was produced stays so: nothing of it can be read any more."""
+    start(server, "sh", "-c", "echo out; echo err >&2; exec sleep 300", exec_id="z")
+    shown(server, "z", b"err\n")
+    directory = directory_of(server, "z")
+    messages = follow(server, "z", offset=0)
+    first = next(messages)
+    assert first.snapshot.log_end_offset == 8
+    shutil.rmtree(directory, ignore_errors=True)
+    last = list(messages)[-1]
+    assert (last.end.state, last.end.log_end_offset, last.next_offset) == (pb.STATE_LOST, 8, 8)
+    answer = poll(server, "z", offset=0)
+    assert (answer.skipped_bytes, answer.next_offset, answer.eof) == (8, 8, True)
+    assert [(one.bytes_produced, one.bytes_dropped) for one in answer.execution.totals] == [(4, 4), (4, 4)]
