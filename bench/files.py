@@ -10,3 +10,8 @@ def raise_limit() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
+
+
+def limit() -> int:
+    """How many open files a process may have that raises its limit."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]

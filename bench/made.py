@@ -18,6 +18,7 @@ from pathlib import Path
 from rexec.v1 import execution_service_pb2 as api
 
 from bench.candidates.rexec import RexecServer, stub
+from bench.files import raise_limit
 from bench.filled import fill, wait_until_gone
 from bench.lab import end
 from bench.loads.caller import METADATA
@@ -105,6 +106,7 @@ class LiveServer(MadeServer):
     """So many executions that seem to run: their locks are held by a program, which is all that lives of them."""
 
     def __init__(self, directory: Path, count: int) -> None:
+        raise_limit()
         super().__init__(directory, api.ExecRequest(arguments=["sleep", "3600"]))
         place = self.spool / self.name
         started = spool.StartRecord.from_bytes((place / spool.START).read_bytes())
