@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -47,7 +48,10 @@ def test_list_and_describe(server: Server) -> None:
     services = grpcurl(server, "list").stdout.split()
     assert {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= set(services)
     methods = grpcurl(server, "list", SERVICE).stdout.split()
-    assert len(methods) == 9
+    assert {name.rpartition(".")[2] for name in methods} == {
+        "Exec", "Get", "Poll", "Follow", "Acknowledge", "List",
+        "Signal", "Cancel", "WriteStdin", "Delete", "GetServerInfo",
+    }  # fmt: skip
     assert "rpc Follow ( .rexec.v1.FollowRequest ) returns ( stream .rexec.v1.FollowResponse );" in (
         grpcurl(server, "describe", SERVICE).stdout
     )
@@ -109,3 +113,16 @@ def test_server_info(server: Server) -> None:
     info = call(server, "GetServerInfo")
     assert info["caller"] == "dev"
     run(server, "true")
+
+
+def test_who_only_polls_can_hold(server: Server) -> None:
+    """A loop over Poll gets all of a command that writes four times its limit: each offset acknowledges."""
+    limit = {"max_bytes": 65536, "overflow": "OVERFLOW_WAIT"}
+    call(server, "Exec", exec_id="held", shell="head -c 262144 /dev/zero", output=limit)
+    size, answer = 0, {"next_offset": "0"}
+    while not answer.get("eof"):
+        answer = call(server, "Poll", exec_id="held", offset=answer["next_offset"], holder="loop", wait="30s")
+        size += sum(len(base64.b64decode(chunk["data"])) for chunk in answer.get("chunks", ()))
+        assert "skipped_bytes" not in answer, answer
+    assert size == 262144
+    assert answer["execution"]["exit_code"] == 0
