@@ -53,6 +53,8 @@ _log = logging.getLogger(__name__)
 ENGINE_RETRY_SECONDS = 0.2
 # As many share a commit, whose sync costs more than they do.
 RESERVATIONS_AT_ONCE = 32
+# A long page keeps the index's thread busy: a start that comes meanwhile waits for one of them, and not for all.
+LISTS_AT_ONCE = 1
 # They keep the engine busy: more would wait there, where callers do not take turns.
 STARTS_AT_ONCE = 3
 # A start that takes longer waits for something else than the engine, a file system that hangs, say.
@@ -93,6 +95,7 @@ class Executions:
         self._boot_id = boot.boot_id()
         self._newest = Newest(index)
         self._reserving, self._starting = FairQueue(RESERVATIONS_AT_ONCE), FairQueue(STARTS_AT_ONCE)
+        self._listing = FairQueue(LISTS_AT_ONCE)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._attendance = Attendance(
             self._registry, engine, bounds.max_followers, bounds.caller_followers, self._spawn
@@ -195,9 +198,10 @@ class Executions:
             self._newest.drop(caller, group)
         raise NotFound("", group)
 
-    async def page(self, query: Query) -> tuple[list[tuple[int, Execution]], bool]:
+    async def page(self, query: Query, caller: str) -> tuple[list[tuple[int, Execution]], bool]:
         """A page, newest first, each with the place that a page after it begins below; and whether there is more."""
-        records = await self._index.page(replace(query, page_size=query.page_size + 1))
+        async with self._listing.turn(caller):
+            records = await self._index.page(replace(query, page_size=query.page_size + 1))
         found = await sliced(self._shown(records[: query.page_size]))
         return found, len(records) > query.page_size
 

@@ -175,7 +175,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             labels=tuple(request.labels.items()),
             exclusive_group=request.exclusive_group or None,
         )
-        return await sliced(_page(*await self._executions.page(query)))
+        return await sliced(_page(*await self._executions.page(query, current_caller().name)))
 
     async def Signal(self, request: api.SignalRequest, context: Context) -> api.SignalResponse:  # noqa: N802
         if request.scope not in api.SignalScope.values():
