@@ -27,6 +27,8 @@ PATIENCE_SECONDS = 10.0
 # And how long a socket whose name was removed may take to be made anew.
 NAME_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
+# How often to look whether a start that is not answered has made its directory.
+_LOOK_SECONDS = 0.02
 # A runner that is to become our version first looks whether that one starts.
 _UPGRADE_SECONDS = 60.0
 
@@ -98,9 +100,13 @@ class LocalEngine:
         return StartError(*answer["start_error"]) if "start_error" in answer else None
 
     async def _ask_for_start(self, request: Message) -> Message:
-        """Asks the next runner when one dies over it: whether it had begun to, its `mkdir` tells the next."""
+        """Asks the next runner when one dies over it: whether it had begun to, its `mkdir` tells the next.
+
+        Unless the directory was there and is gone: then it may have run, and nobody may start it.
+        """
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
-        sent = False
+        directory = self.directory(request["id"])
+        sent = claimed = False
         while True:
             try:
                 runner = await self._connected()
@@ -110,9 +116,13 @@ class LocalEngine:
                 return {"start_error": ["ECANCELED", f"it was not started: {error.message}"]}
             sent = True
             try:
-                answer = await runner.ask(request)
+                asking = asyncio.create_task(runner.ask(request))
+                while not (await asyncio.wait([asking], timeout=_LOOK_SECONDS))[0]:
+                    claimed = claimed or os.path.isdir(directory)
+                answer = asking.result()
             except Unavailable:
-                if asyncio.get_running_loop().time() > deadline:
+                vanished = claimed and not os.path.isdir(directory)
+                if vanished or asyncio.get_running_loop().time() > deadline:
                     raise
             else:
                 return _checked(answer)

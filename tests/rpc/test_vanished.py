@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import pytest
 from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 
-from tests.rpc.calls import START_SERVER, ended, follow, poll, refused, request, shown, start
+from tests.rpc.calls import START_SERVER, ended, follow, poll, refused, request, run, shown, start
 from tests.runner.harness import runs
 from tests.servers import Server
 from tests.waiting import eventually
@@ -143,3 +144,30 @@ def test_a_follower_of_an_execution_that_vanishes(server: Server) -> None:
     answer = poll(server, "z", offset=0)
     assert (answer.skipped_bytes, answer.next_offset, answer.eof) == (8, 8, True)
     assert [(one.bytes_produced, one.bytes_dropped) for one in answer.execution.totals] == [(4, 4), (4, 4)]
+
+
+def test_a_start_is_not_repeated_when_its_directory_is_gone(server: Server, tmp_path: Path) -> None:
+    """The runner dies before it can say that the command runs, and nothing else says it: it is not run twice."""
+    run(server, "true")
+    runner = psutil.Process(server.runner_pid)
+    script = f"kill -STOP {runner.pid}; echo x >> {tmp_path}/runs; exec sleep 300"
+    call = server.stub.Exec.future(request("sh", "-c", script, exec_id="z"), timeout=60)
+    eventually((tmp_path / "runs").exists)
+    pid = eventually(lambda: _started(server))
+    runner.suspend()
+    poll(server, "z", offset=0, wait=1)  # as long as that; the server has looked for the directory by now
+    directory = server.spool_of(pid)
+    eventually(lambda: _removed(directory))
+    runner.kill()
+    call.exception()
+    assert_lost(server, "z")
+    assert (tmp_path / "runs").read_text() == "x\n"
+    assert not runs(pid)
+
+
+def _started(server: Server) -> int:
+    """The pid of the one command whose start record is there, and whose end is not."""
+    for path in (server.state_dir / "spool").glob("*/start"):
+        if not (path.parent / "exit").exists() and (text := path.read_text()):
+            return int(json.loads(text)["pid"])
+    return 0

@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
+from tests.torture import removal
 from tests.torture.harm import Harm
 from tests.torture.pace import Pace
 from tests.torture.plant import Plant
@@ -23,6 +25,8 @@ ATTEMPTS = 3
 # From, to: how long something is stopped, and how long something is not to be had.
 STOPPED_SECONDS = (0.05, 1.0)
 SCARCE_SECONDS = (0.05, 0.5)
+# Seconds by which the wall clock is wrong: past every retention, and before every start.
+CLOCK_STEPS = (2 * 86400.0, -40 * 365 * 86400.0)
 
 
 class Chaos:
@@ -57,6 +61,10 @@ class Chaos:
             "take descriptors of the runner": lambda chance: self._take_descriptors("runner", plant.runner_pid, chance),
             "take descriptors of the server": lambda chance: self._take_descriptors("server", plant.server.pid, chance),
             "take process ids": self._take_pids,
+            "remove a file": self._remove_a_file,
+            "remove a socket": self._remove_a_socket,
+            "remove a directory": self._remove_a_directory,
+            "step the clock": self._step_the_clock,
         }
 
     def do(self, act: Act) -> None:
@@ -176,6 +184,40 @@ class Chaos:
                 self._harm.skipped["take process ids"] = why_not
             else:
                 self._wait(chance.uniform(*SCARCE_SECONDS))
+
+    # --- what vanishes, and what is set ---
+
+    def _remove_a_file(self, chance: random.Random) -> None:
+        if directory := self._await_living(chance):
+            file = chance.choice(removal.FILES)
+            self._harm.add(removal.removed(file), execution=directory.name)
+            removal.unlink(directory / file)
+
+    def _remove_a_socket(self, chance: random.Random) -> None:
+        name = chance.choice([*removal.SOCKETS, removal.CONTROL])
+        directory = self._await_living(chance) if name == removal.CONTROL else self._plant.state_dir
+        if directory:
+            self._harm.add(removal.removed(name), execution=directory.name if name == removal.CONTROL else "")
+            removal.unlink(directory / name)
+
+    def _remove_a_directory(self, chance: random.Random) -> None:
+        if directory := self._await_living(chance):
+            self._harm.add(removal.DIRECTORY, execution=directory.name)
+            removal.remove_tree(directory)
+
+    def _step_the_clock(self, chance: random.Random) -> None:
+        """Days ahead or years behind, and back: once in the life of most executions."""
+        with self._one_scarcity, self._harm.lasting("clock stepped"):
+            self._plant.clock.step(chance.choice(CLOCK_STEPS))
+            self._wait(chance.uniform(*STOPPED_SECONDS))
+            self._plant.clock.step(0)
+
+    def _await_living(self, chance: random.Random) -> Path | None:
+        until = time.monotonic() + VICTIM_SECONDS
+        with self._pace.in_want_of_work():
+            while not (found := removal.choose(self._plant.spool, chance)) and time.monotonic() < until:
+                self._wait(0.01)
+        return found
 
     def _await_shims(self) -> dict[int, str]:
         until = time.monotonic() + VICTIM_SECONDS

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from rexec_client import Client
+from tests.clock import WallClock
 from tests.torture.ground import Ground
 from tests.torture.program import Program
 from tests.torture.proxy import Proxy
@@ -41,13 +42,15 @@ class Plant:
             python, "-m", "rexec_server", "--dev", "--listen", f"unix:{socket}", "--state-dir", str(self.state_dir),
             "--gateway", "127.0.0.1:0", "--keep-count", "1000000", "--max-running", str(most_running),
         ]  # fmt: skip
+        self.clock = WallClock(ground.path / "clock")
+        environment = {**os.environ, **self.clock.environment}
         self._runner = None
         if own_runner:
             server += ["--no-start-runner"]
             runner = [python, "-m", "rexec_server.runner", "--dev", "--state-dir", str(self.state_dir)]
             runner += [] if cgroup else ["--no-cgroup"]
-            self._runner = Program("runner", runner, ground.path / "runner.log")
-        self.server = Program("server", server, ground.path / "server.log")
+            self._runner = Program("runner", runner, ground.path / "runner.log", environment)
+        self.server = Program("server", server, ground.path / "server.log", environment)
         self.proxy = Proxy(socket)
 
     @property

@@ -16,7 +16,10 @@ PAUSE_SECONDS = 0.1
 class Program:
     """Runs until `stop`; what it says goes to its log."""
 
-    def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], log: Path, environment: dict[str, str] | None = None
+    ) -> None:
+        self._environment = environment
         self.log = log
         self.starts = 0
         self._arguments = arguments
@@ -50,7 +53,9 @@ class Program:
     def _start(self) -> subprocess.Popen[bytes]:
         self.starts += 1
         with self.log.open("ab") as log:
-            return subprocess.Popen(self._arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            return subprocess.Popen(
+                self._arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
 
     def _keep(self) -> None:
         while True:

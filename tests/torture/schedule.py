@@ -28,6 +28,10 @@ WEIGHTS = {
     "take descriptors of the runner": (3, 0),
     "take descriptors of the server": (3, 0),
     "take process ids": (3, 0),
+    "remove a file": (6, 0),
+    "remove a socket": (6, 0),
+    "remove a directory": (3, 0),
+    "step the clock": (4, 0),
 }
 
 

@@ -10,6 +10,7 @@ from rexec.v1 import execution_pb2 as wire
 from tests.torture.command import LINE
 from tests.torture.harm import Deed, Harm
 from tests.torture.observation import Observation
+from tests.torture.removal import DIRECTORY, removed
 from tests.torture.workload import CHANNELS, End, Task
 
 FINAL = (wire.STATE_SUCCEEDED, wire.STATE_FAILED, wire.STATE_LOST)
@@ -39,8 +40,13 @@ class Verdict:
 def judge(seen: Observation, harm: Harm) -> Verdict:
     """Everything that can be said of one execution."""
     execution = seen.execution
+    gone = harm.of_execution(seen.name, DIRECTORY)
+    if execution is None and gone:  # the client gives up where less was produced than it has read
+        return Verdict("lost", "its directory was removed", ["it was run twice"] if seen.runs > 1 else [])
     if execution is None or execution.state not in FINAL:
         return Verdict("no end", faults=[*seen.faults, *map(str, seen.troubles), "it has no end"])
+    if gone:
+        return _judge_removed(seen, execution)
     verdict = _judge_end(seen, execution, harm)
     verdict.faults += [
         *seen.faults,
@@ -50,6 +56,31 @@ def judge(seen: Observation, harm: Harm) -> Verdict:
         *_judge_troubles(seen, harm),
     ]
     return verdict
+
+
+def _judge_removed(seen: Observation, execution: wire.Execution) -> Verdict:
+    """Its directory was removed while it lived: LOST, or its end if that was seen before; its output is gone."""
+    faults = ["it was run twice"] if seen.runs > 1 else []
+    if seen.last is not None and (seen.last.state, _end(seen.last)) != (execution.state, _end(execution)):
+        faults.append(f"ended by {_end(execution)}, and now by {_end(seen.last)}")
+    if execution.state == wire.STATE_LOST:
+        return Verdict("lost", "its directory was removed", faults)
+    if _end(execution) in (seen.task.end, _REFUSED):
+        return Verdict("exact", faults=faults)
+    return Verdict("wrong", faults=[*faults, f"ended by {_end(execution)}, not by {seen.task.end}"])
+
+
+def _may_be_lost(seen: Observation, harm: Harm) -> str:
+    """Why nobody can know how it ended; empty when somebody must."""
+    if why := double_kill(seen, harm):
+        return why
+    if harm.of_execution(seen.name, removed("start")) and _shim_kills(seen, harm):
+        return "its start record was removed, and its shim was killed"
+    servers = harm.during(seen.since - AFTERMATH, seen.until, "kill server", "restart server")
+    runners = harm.during(seen.since - AFTERMATH, seen.until, "kill runner", "restart runner")
+    if servers and runners and not seen.runs:
+        return "the server and the runner that it was reserved for were killed before it was started"
+    return ""
 
 
 def double_kill(seen: Observation, harm: Harm) -> str:
@@ -65,7 +96,7 @@ def double_kill(seen: Observation, harm: Harm) -> str:
 
 def _judge_end(seen: Observation, execution: wire.Execution, harm: Harm) -> Verdict:
     if execution.state == wire.STATE_LOST:
-        why = double_kill(seen, harm)
+        why = _may_be_lost(seen, harm)
         return Verdict("lost", why, [] if why else ["LOST, though not both its shim and a runner were killed"])
     if execution.reason == wire.REASON_START_FAILED and not _is_due(seen.task, execution):
         why = _kept_from_starting(seen, execution, harm)
