@@ -28,6 +28,14 @@ def is_removed(directory: int) -> bool:
     return os.readlink(f"/proc/self/fd/{directory}").endswith(" (deleted)")
 
 
+def is_named(name: str, parent: int, directory: int) -> bool:
+    """Return True when the open directory still has this name in its parent."""
+    try:
+        return os.path.samestat(os.stat(name, dir_fd=parent, follow_symlinks=False), os.fstat(directory))
+    except FileNotFoundError:
+        return False
+
+
 def readable_start(directory: int) -> StartRecord | None:
     """The start record, unless it is damaged."""
     try:

@@ -6,6 +6,7 @@ another version of itself without even that: see `handover.py`.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ from rexec_server.runner.loop import READ, Loop
 from rexec_server.runner.peers import Peers
 from rexec_server.runner.pipes import Pipes
 from rexec_server.runner.receipts import Receipts
-from rexec_server.runner.records import is_ended, lost, not_started, readable_start
+from rexec_server.runner.records import is_ended, is_named, lost, not_started, readable_start
 from rexec_server.runner.reserve import Reserve
 from rexec_server.runner.shim import Order, Site, errno_name, run_shim
 from rexec_server.runner.takeover import RESTARTED, Remains, Takeover, abandon
@@ -42,6 +43,8 @@ _log = logging.getLogger("rexec.runner")
 
 REAP_RETRY_SECONDS = 0.1
 FIND_RETRY_SECONDS = 5.0
+# How often it looks whether what was in a spool that is gone is settled.
+MAKE_WAY_SECONDS = 0.2
 # An upgrade waits for a start no longer than this once its command is on record: it may hang before its exec.
 SLOW_START_SECONDS = 2.0
 
@@ -154,7 +157,7 @@ class Runner:
     def _abandon(self, connection: Connection, request: Message) -> Message | None:
         """Sees to an execution that shows no sign of life: what its records do not say, only a lost start could."""
         name = request["id"]
-        if is_claimed(self._spool, name):
+        if self._has_spool() and is_claimed(self._spool, name):
             if name not in self._executions:
                 self._look_at(name, doubted=True)
             return {}
@@ -162,10 +165,10 @@ class Runner:
         never = self._receipts.never_came(name, request.get("runner", "")) and not request["older_boot"]
         self._receipts.note(name)
         if never:
-            claim_for_good(self._spool, name, not_started(request["why"]))
+            self._claim_for_good(name, not_started(request["why"]))
             return {}
         if request["older_boot"]:
-            claim_for_good(self._spool, name, lost(RESTARTED))
+            self._claim_for_good(name, lost(RESTARTED))
             return {}
         directory = self._executions[name].directory if name in self._executions else None
         produced = dict(zip(Channel, request.get("produced", (0, 0)), strict=True))
@@ -173,10 +176,19 @@ class Runner:
         self._undertaker.end(name, directory, lambda: self._bury(connection, request, record))
         return None
 
+    def _has_spool(self) -> bool:
+        return is_named(SPOOL, self._standing.state_dir, self._spool)
+
+    def _claim_for_good(self, name: str, record: ExitRecord) -> None:
+        """Records an end without a start. OSError; in a spool that was moved away no server would see it."""
+        if not self._has_spool():
+            raise FileNotFoundError(errno.ENOENT, "the spool was removed or moved away")
+        claim_for_good(self._spool, name, record)
+
     def _bury(self, connection: Connection, request: Message, record: ExitRecord) -> None:
         answer: Message = {"number": request.get("number")}
         try:
-            claim_for_good(self._spool, request["id"], record)
+            self._claim_for_good(request["id"], record)
         except OSError as error:  # a full disk, say: the server asks again
             answer["error"] = str(error)
         connection.send(answer)
@@ -344,6 +356,9 @@ class Runner:
     def _restore_names(self) -> None:
         """Makes what is removed under us anew: who comes later finds us by these names."""
         state_dir, lock = self._standing.state_dir, self._standing.lock
+        if not self._has_spool():
+            _log.error("the spool was removed; another runner makes a new one when this one has nothing left")
+            return self._make_way()
         try:
             pid_file.restore(RUNNER_PID, lock, state_dir)
             if not is_socket(state_dir, RUNNER_SOCKET):
@@ -352,6 +367,13 @@ class Runner:
         except (pid_file.Held, OSError) as error:
             _log.warning("cannot make a removed name anew: %s", error)
             self._loop.call_later(FIND_RETRY_SECONDS, self._restore_names)
+
+    def _make_way(self) -> None:
+        """Ends this runner when what was in its spool is settled: the next one makes the spool anew."""
+        if self._executions:
+            self._loop.call_later(MAKE_WAY_SECONDS, self._make_way)
+        else:
+            self._loop.stop()
 
     def _exit_if_idle(self) -> None:
         if not self._peers and not self._executions:

@@ -130,6 +130,23 @@ def test_the_others_are_as_before(start_server: START_SERVER) -> None:
         assert ended(server, f"e{number}").reason == pb.REASON_CANCELLED
 
 
+@pytest.mark.parametrize("how", ["removed", "moved"])
+def test_a_whole_spool_that_vanishes(start_server: START_SERVER, how: str) -> None:
+    """What was in it is LOST and ended; another runner makes a new spool, and starts again what is asked for."""
+    server = start_server()
+    tree = eventually(lambda: _tree_of(start(server, "sh", "-c", STAY, exec_id="z").pid, 2))
+    spool, runner = server.state_dir / "spool", server.runner_pid
+    if how == "removed":
+        shutil.rmtree(spool, ignore_errors=True)
+    else:
+        spool.rename(server.state_dir / "elsewhere")
+    assert_lost(server, "z")
+    eventually(lambda: not [process for process in tree if runs(process.pid)])
+    eventually(lambda: not runs(runner))
+    assert eventually(lambda: start(server, "echo", "hello", exec_id="next")).exec_id == "next"
+    assert ended(server, "next").exit_code == 0
+
+
 def test_a_follower_of_an_execution_that_vanishes(server: Server) -> None:
     """Its stream ends, and what it was told was produced stays so: nothing of it can be read any more."""
     start(server, "sh", "-c", "echo out; echo err >&2; exec sleep 300", exec_id="z")
