@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-_HANGS = "hangs"
+_HANGS, _TAKEN = "hangs", "taken"
 _NEWNS, _PRIVATE = 0x00020000, 0x44000
 # linux/fuse.h: how a request and an answer begin, and the answer to the first request.
 _REQUEST, _ANSWER, _INIT = struct.Struct("=IIQ"), struct.Struct("=IiQ"), struct.Struct("=IIIIHHIIHHI28x")
@@ -43,7 +43,9 @@ class Hanging:
 
     def take(self) -> None:
         """Keeps who hangs there from being killed too, until there is an answer."""
+        assert self._process.stdout is not None
         self._tell("take")
+        assert self._process.stdout.readline() == f"{_TAKEN}\n"
 
     def answer(self, error: int = 0) -> None:
         """Lets in who hangs there, or not: then with this error."""
@@ -86,7 +88,9 @@ def _serve(directory: str) -> None:
         _say(_HANGS)
         line, request = sys.stdin.readline().strip(), None
         if line == "take":
-            request, line = _take(fuse), sys.stdin.readline()
+            request = _take(fuse)
+            _say(_TAKEN)
+            line = sys.stdin.readline()
         _reply(fuse, request or _take(fuse), b"", -int(line))
 
 

@@ -92,9 +92,10 @@ def test_what_is_no_name_is_nobody(server: Server, value: str) -> None:
     refused(lambda: server.stub.List(api.ListRequest(), metadata=twice), "UNAUTHENTICATED")
 
 
-def test_drain(server: Server) -> None:
+def test_drain(server: Server, tmp_path: Path) -> None:
     """SIGTERM ends followers unfinished, refuses the new, and lets commands go on."""
-    execution = start(server, "sh", "-c", "echo on; sleep 2; echo off", exec_id="on")
+    os.mkfifo(gate := tmp_path / "gate")
+    execution = start(server, "sh", "-c", f"echo on; cat {gate}; echo off", exec_id="on")
     shown(server, "on", b"on")
     stream = follow(server, "on")
     messages = [next(stream), next(stream)]
@@ -105,6 +106,7 @@ def test_drain(server: Server) -> None:
     assert not any(message.HasField("end") for message in messages)
     assert alive(execution.pid)
     server.start()
+    gate.write_text("")
     rest = list(eventually(lambda: follow(server, "on", offset=messages[-1].next_offset)))
     assert joined(rest[-2].output.chunks) == b"off\n"
     assert rest[-1].end.exit_code == 0

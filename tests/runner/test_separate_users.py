@@ -156,7 +156,7 @@ def test_who_owns_what(separate_server: Server, separate_runner: Runner) -> None
     assert files == {
         "": (root, group, "0o750"),
         "control": (root, group, "0o660"),
-        **dict.fromkeys(("lock", "start", "exit.tmp", "stdin"), (root, group, "0o640")),
+        **dict.fromkeys(("lock", "start", "request", "exit.tmp", "stdin"), (root, group, "0o640")),
         **dict.fromkeys(("out", "err", "in"), fifo),
     }
     run.end(grace=0)
