@@ -89,7 +89,10 @@ class NotFoundError(CallError):
 
 
 class AlreadyExistsError(CallError):
-    """This exec_id was accepted before, with another request. Reason TOKEN_USED: this token was; make a new one."""
+    """This exec_id was accepted before, with another request, or with input of its own (more than 1 MiB).
+
+    Reason TOKEN_USED: this token was; make a new one.
+    """
 
 
 class PreconditionError(CallError):

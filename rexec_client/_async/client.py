@@ -16,7 +16,7 @@ from rexec_client._async.output import AsyncOutputStream
 from rexec_client._async.rpc import AsyncRpc
 from rexec_client.connection import resolve
 from rexec_client.credentials import Credentials
-from rexec_client.errors import CallError, OutputLimitError, RexecError, StdinClosedError
+from rexec_client.errors import AlreadyExistsError, CallError, OutputLimitError, RexecError, StdinClosedError
 from rexec_client.output import Gap, OutputChunk
 from rexec_client.requests import (
     INLINE_INPUT,
@@ -127,7 +127,8 @@ class AsyncClient:
             CommandTimeoutError, CommandNotStartedError, LostError: there is no result. Each carries the output.
             OutputLimitError: it wrote more than max_output, or 1 GiB, and was cancelled. It carries what was collected.
             IncompleteOutputError: output is missing.
-            InvalidRequestError, AlreadyExistsError, ExecIdUsedError, BusyError: it was not accepted.
+            InvalidRequestError, AlreadyExistsError, ExecIdUsedError, BusyError: it was not accepted. Nor is more than
+                1 MiB of `input` for an exec_id that was started before.
         """
         # Who accepts gaps and says how much to keep wants the newest of it.
         takes_newest = gaps and options.get("max_output")
@@ -258,6 +259,10 @@ class AsyncClient:
     ) -> CompletedExecution:
         to_be_fed = request.stdin_mode == wire.STDIN_MODE_OPEN
         handle, reply = await self._exec(request, wait=0 if to_be_fed else _run_wait(request))
+        if to_be_fed and handle.already_existed and not handle.asked_again:
+            # The request does not have the input: it may be another one, or have been fed in part.
+            text = "was started before, and takes no new input: attach() to it, or give the input to a new exec_id"
+            raise AlreadyExistsError(f"execution {handle.exec_id!r} {text}", code="ALREADY_EXISTS")
         async with handle.output(gaps=True) as stream:
             stream.take_reply(reply)
             if data is not None and to_be_fed:

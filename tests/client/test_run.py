@@ -14,6 +14,7 @@ from grpc import StatusCode
 from rexec.v1 import execution_pb2 as pb
 
 from rexec_client import (
+    AlreadyExistsError,
     AsyncClient,
     BusyError,
     CallError,
@@ -187,6 +188,27 @@ def test_a_command_that_does_not_read_its_input_may_end(fake: FakeServer, client
     fake.on("Follow", follow(output(*CHUNKS), end(ended(LOG))))
     assert client.run(["true"], input=bytes(2 << 20)).stdout == LOG
     assert "rexec-background" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_large_input_is_not_given_to_what_was_started_before(fake: FakeServer, client: Client) -> None:
+    """The id's command may have had other input, or a part of this: it gets none of it, and the caller is told."""
+    fake.on("Exec", reply(wire.ExecResponse(execution=ended(LOG), already_existed=True)))
+    fake.on("WriteStdin", refuse(StatusCode.FAILED_PRECONDITION, "the command has ended"))
+    fake.on("Follow", follow(output(*CHUNKS), end(ended(LOG))))
+    with pytest.raises(AlreadyExistsError, match="takes no new input") as caught:
+        client.run(["cat"], exec_id="again", input=bytes(2 << 20))
+    assert caught.value.exec_id == "again"
+    assert not fake.sent(wire.WriteStdinRequest)
+
+
+def test_large_input_goes_to_a_start_whose_answer_was_lost(fake: FakeServer, client: Client) -> None:
+    """It is this very start that existed: nobody has fed it."""
+    stdin, data = Stdin(), bytes(2 << 20)
+    existed = wire.ExecResponse(execution=execution(stdin=stdin.status()), already_existed=True)
+    fake.on("Exec", refuse(StatusCode.UNAVAILABLE, "lost"), reply(existed))
+    fake.on("WriteStdin", stdin.write)
+    fake.on("Follow", follow(output(*CHUNKS), end(ended(LOG))))
+    assert client.run(["cat"], input=data).stdout == LOG
 
 
 def test_input_that_cannot_be_written_ends_the_run(fake: FakeServer, client: Client) -> None:

@@ -102,6 +102,15 @@ def test_a_holder_gets_every_byte_of_much_more_than_the_limit(server: Server) ->
     check_totals(end)
 
 
+@pytest.mark.parametrize("limit", [1, 7])
+def test_the_smallest_limits_hold_too(server: Server, limit: int) -> None:
+    """A log of a byte or some moves on byte by byte, and loses none."""
+    start(server, "sh", "-c", "printf 0123456789; printf abcde >&2", exec_id=f"tiny{limit}", **waits(limit))
+    data, end = drained(server, f"tiny{limit}", "me")
+    assert sorted(data) == sorted(b"0123456789abcde")
+    check_totals(end)
+
+
 def test_the_spool_stays_below_the_limit(server: Server) -> None:
     """However far the holder is behind, the log on disk is never larger than the limit and what is in the pipes."""
     execution = start(server, *COUNT, exec_id="disk", **waits())
