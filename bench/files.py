@@ -13,5 +13,5 @@ def raise_limit() -> int:
 
 
 def limit() -> int:
-    """How many open files a process may have that raises its limit."""
+    """Return the number of open files that a process may have that raises its limit."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]

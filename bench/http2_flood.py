@@ -39,18 +39,18 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def literal(name: bytes, value: bytes, *, indexed: bool = False) -> bytes:
-    """A header field as a literal, whose name and value are shorter than 127 bytes (RFC 7541, 6.2)."""
+    """Return a header field as a literal, whose name and value are shorter than 127 bytes (RFC 7541, 6.2)."""
     return (b"\x40" if indexed else b"\x00") + b"".join(bytes((len(text),)) + text for text in (name, value))
 
 
 def request(path: bytes, authority: bytes = b"localhost") -> bytes:
-    """The header block of a call, which puts nothing into the dynamic table."""
+    """Return the header block of a call, which puts nothing into the dynamic table."""
     pairs = ((b":path", path), (b":authority", authority), (b"content-type", b"application/grpc"), (b"te", b"trailers"))
     return b"\x83\x86" + b"".join(literal(name, value) for name, value in pairs)
 
 
 def blocks(stream: int, block: bytes) -> bytes:
-    """A header block as one HEADERS frame, and CONTINUATION frames where it is too long for that."""
+    """Return a header block as one HEADERS frame, and CONTINUATION frames if it is too long for that."""
     pieces = [block[at : at + LARGEST_FRAME] for at in range(0, len(block), LARGEST_FRAME)]
     kinds = [HEADERS] + [CONTINUATION] * (len(pieces) - 1)
     flags = [0] * (len(pieces) - 1) + [END_HEADERS]
@@ -59,7 +59,7 @@ def blocks(stream: int, block: bytes) -> bytes:
 
 @dataclass
 class Result:
-    """How a flood went."""
+    """The figures of a flood."""
 
     frames: int = 0
     """Header blocks that were written, as far as the kernel took them."""
@@ -71,7 +71,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Flood:
-    """Connections that send header blocks of one-byte references, each worth a header to whoever reads it."""
+    """Connections that send header blocks of one-byte references, each worth a header to its reader."""
 
     address: tuple[str, int] | str
     """Host and port, or the path of a unix socket."""
@@ -87,10 +87,10 @@ class Flood:
     seconds: float = 30.0
     """The longest that it takes, waiting for the server to close the connections included."""
     linger: bool = True
-    """Whether to stay connected after the last frame, until the server closes or `seconds` are over."""
+    """True to stay connected after the last frame, until the server closes or `seconds` are over."""
 
     def run(self, stop: threading.Event | None = None) -> Result:
-        """Floods until all is sent, the server closed every connection, `stop` is set, or the time is over."""
+        """Flood until all is sent, the server closed every connection, `stop` is set, or the time is over."""
         _check_local(self.address)
         result = Result(connections=self.connections)
         until, share = time.monotonic() + self.seconds, -(-self.frames // self.connections)
@@ -159,7 +159,7 @@ def _await_settings(sock: socket.socket) -> None:
 
 
 def _check_local(address: tuple[str, int] | str) -> None:
-    """ValueError for another machine's address."""
+    """Raise ValueError for another machine's address."""
     if not isinstance(address, str) and not ipaddress.ip_address(address[0]).is_loopback:
         raise ValueError(f"{address[0]} is not this machine; a flood goes to a loopback address or a unix socket")
 

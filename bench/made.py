@@ -53,7 +53,7 @@ class MadeServer(RexecServer):
 
     @property
     def name(self) -> str:
-        """Of the one execution, in the spool."""
+        """The name of the one execution in the spool."""
         (name,) = (path.name for path in self.spool.iterdir() if len(path.name) == 32)
         return name
 
@@ -135,13 +135,13 @@ class LiveServer(MadeServer):
         self.start()
 
     def close(self) -> None:
-        """The runner goes first: it would take over all of them."""
+        """End the runner first: it would take over all of them."""
         super().close()
         end(self._holder)
 
 
 def _await_shim(directory: Path) -> None:
-    """Until the end of an execution is on record."""
+    """Wait until the end of an execution is on record."""
     deadline = time.monotonic() + 30
     while not (directory / spool.EXIT).exists():
         if time.monotonic() > deadline:

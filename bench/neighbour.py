@@ -22,7 +22,7 @@ DEADLINE = 60
 NOOP, POLL, EXEC = "no-op", "Poll", "Exec"
 # Of the calls, how many polls come between two starts.
 POLLS = 4
-# Between two rounds of calls, in seconds: the neighbour is no load itself.
+# Between two rounds of calls, in seconds: the neighbour is not a load itself.
 PAUSE = 0.01
 
 Times = dict[str, list[float]]
@@ -40,7 +40,7 @@ class Neighbour:
         self._exec_id = reply.execution.exec_id
 
     def measure(self, seconds: float, least: int) -> Times:
-        """The seconds that calls take, for this long, and for at least so many rounds of them."""
+        """Return the seconds that calls take, for this long, and for at least so many rounds of them."""
         times: Times = {NOOP: [], POLL: [], EXEC: []}
         deadline = time.monotonic() + seconds
         rounds = 0
@@ -71,7 +71,7 @@ class Neighbour:
 
 @contextmanager
 def neighbour(rexec: grpc.Channel, noop_target: str, metadata: Metadata = METADATA) -> Iterator[Neighbour]:
-    """metadata: what says who it is, where its connection does not."""
+    """Call as a neighbour. metadata: says who it is, if its connection does not."""
     with rexec, grpc.insecure_channel(noop_target, options=CHANNEL_OPTIONS) as idle:
         found = Neighbour(rexec, idle, metadata)
         try:

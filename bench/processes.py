@@ -26,7 +26,7 @@ def _pss(pid: int) -> int:
 
 
 def rss(pid: int) -> int:
-    """Resident memory of one process, in bytes: without looking at each of its pages."""
+    """Return the resident memory of one process, in bytes: without looking at each of its pages."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -58,7 +58,7 @@ def resolve(
 
 
 def from_environment(name: str) -> str | None:
-    """What $REXEC_NAME says; None when it is not set. CredentialsError when it is empty."""
+    """Return what $REXEC_NAME says; None when it is not set. CredentialsError when it is empty."""
     variable = f"REXEC_{name.upper()}"
     value = os.environ.get(variable)
     if value == "":  # set from something that is not there: going on without it would mean another server or caller

@@ -39,7 +39,7 @@ def reason_name(execution: Execution) -> str:
 
 
 def waiting_name(execution: Execution) -> str:
-    """Why it makes no progress, in a word: `WAITING_READER` is `reader`."""
+    """Return why it makes no progress, in a word: `WAITING_READER` is `reader`."""
     return _words(execution, "waiting")
 
 

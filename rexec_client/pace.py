@@ -1,4 +1,4 @@
-"""How much standard input is on its way at once: more while it is taken quickly, little while it is not."""
+"""The amount of standard input on its way at once: more while it is taken quickly, little while it is not."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Pace:
         return _STEPS[self._step][1]
 
     def begin(self) -> None:
-        """A piece sets out."""
+        """Note that a piece sets out."""
         self._begun.append(time.monotonic())
 
     def settle(self) -> None:
-        """The oldest has arrived."""
+        """Note that the oldest has arrived."""
         seconds = time.monotonic() - self._begun.popleft()
         if seconds < _QUICK:
             self._step = min(self._step + 1, len(_STEPS) - 1)
@@ -43,6 +43,6 @@ class Pace:
             self._step = max(self._step - 1, 0)
 
     def fail(self) -> None:
-        """None of those in flight is waited for."""
+        """Wait for none of those in flight."""
         self._begun.clear()
         self._step = 0

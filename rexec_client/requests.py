@@ -29,7 +29,7 @@ _OVERFLOW: dict[str, wire.Overflow.ValueType] = {
     "terminate": wire.OVERFLOW_TERMINATE,
 }
 
-# What `run` collects at most, in bytes, unless it is told otherwise.
+# The most that `run` collects, in bytes, unless it is told otherwise.
 MAX_COLLECTED = 1 << 30
 
 
@@ -61,7 +61,7 @@ class ExecOptions(TypedDict, total=False):
     max_output: int
     """Bytes of output that are kept. For a `run` that waits: the most that it collects, 1 GiB when left out."""
     on_overflow: OnOverflow
-    """What happens beyond: "wait" (the command waits for its readers, as at a full pipe, and nothing is lost),
+    """The reaction beyond: "wait" (the command waits for its readers, as at a full pipe, and nothing is lost),
     "drop-oldest" or "terminate". Left out, `run` waits where the server can, and `start` drops the oldest."""
     limits: wire.ResourceLimits
     """Limits on memory, CPU time, processes, files."""
@@ -74,7 +74,7 @@ class ExecOptions(TypedDict, total=False):
 
 
 def exec_request(args: Arguments, options: ExecOptions, *, open_stdin: bool = False) -> wire.ExecRequest:
-    """The request for a command, with an exec_id: so that it can be sent again and run once.
+    """Return the request for a command, with an exec_id: so that it can be sent again and run once.
 
     Raises:
         TypeError: a string without shell=True, or the other way round.
@@ -146,14 +146,14 @@ def duration(value: Seconds | None) -> Duration | None:
 
 
 def waiting(options: ExecOptions) -> ExecOptions:
-    """Options of a `run` that waits for its reader: the server keeps its default, and `max_output` is for `run`."""
+    """Return options of a `run` that waits for its reader: the server keeps its default; `max_output` is for `run`."""
     kept: ExecOptions = {**options, "on_overflow": "wait"}
     kept.pop("max_output", None)
     return kept
 
 
 def most_collected(options: ExecOptions) -> int:
-    """How many bytes `run` collects at most."""
+    """Return how many bytes `run` collects at most."""
     asked = options.get("max_output") or MAX_COLLECTED
     return asked if options.get("on_overflow") == "wait" else max(asked, MAX_COLLECTED)
 

@@ -104,7 +104,7 @@ class Collected:
         return fits
 
     def completed(self, args: Arguments, execution: Execution) -> CompletedExecution:
-        """The result, with what was collected."""
+        """Return the result, with what was collected."""
         # getvalue() copies nothing: there may be gigabytes.
         stdout, stderr = (self._channels[channel].getvalue() for channel in (Channel.STDOUT, Channel.STDERR))
         return CompletedExecution(args, execution, stdout, stderr, tuple(self._gaps))

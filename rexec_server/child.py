@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 8.0
-# Where the child finds its listening sockets: this descriptor, and those after it.
+# The child's listening sockets: this descriptor, and those after it.
 FIRST_FD = 3
 
 
@@ -28,7 +28,7 @@ class Child:
     """
 
     def __init__(self, name: str, module: str, arguments: Sequence[str], listeners: Sequence[socket.socket]) -> None:
-        """name: what the log calls it."""
+        """Make a child. name: what the log calls it."""
         self._name = name
         self._listeners = list(listeners)
         self._arguments = [sys.executable, "-P", "-m", module, *arguments]
@@ -39,12 +39,12 @@ class Child:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """OSError when it cannot even be tried: our user may not run this Python, say."""
+        """Start it. OSError when it cannot even be tried: our user may not run this Python, say."""
         self._pid = self._spawn()
         self._task = asyncio.create_task(self._run())
 
     def refuse(self) -> None:
-        """Takes no more connections; those that there are go on. The child has to end by itself after that."""
+        """Take no further connections; those that there are go on. The child has to end by itself after that."""
         self._stopping = True
         self._close_listeners()
         self._kill(signal.SIGTERM)
@@ -77,7 +77,7 @@ class Child:
                 _log.error("cannot start the %s: %s; trying again", self._name, error.strerror)
 
     def _spawn(self) -> int:
-        """posix_spawn does not fork, and is safe beside gRPC."""
+        """Spawn it with posix_spawn, which does not fork, and is safe beside gRPC."""
         actions = [(os.POSIX_SPAWN_DUP2, self._alive, 0)]
         for number, listener in enumerate(self._listeners, FIRST_FD):
             actions.append((os.POSIX_SPAWN_DUP2, listener.fileno(), number))

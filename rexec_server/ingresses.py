@@ -15,7 +15,7 @@ from rexec_server.policy.certificate import CertificateFiles
 from rexec_server.rpc.server import RpcServer, most_connections
 from rexec_server.state_dir import StartRefused
 
-# How long a port is waited for that the ingress of a killed server may still hold.
+# The time to wait for a port that the ingress of a killed server may still hold.
 PORT_SECONDS = 3.0
 _BACKLOG = 4096
 _LONGEST_SOCKET_PATH = 107  # unix(7)
@@ -31,7 +31,7 @@ class Ingresses:
         self._target = ""
 
     def needed(self, listener: Listener) -> bool:
-        """Can a stranger begin a call there? A unix socket is for our group; a client_ca asks before anything else."""
+        """Return True when a stranger can begin a call there. A unix socket is our group's; a client_ca asks before."""
         config = self._config
         return config.ingress and not config.dev and not listener.client_ca and not listener.address.startswith("unix:")
 
@@ -50,7 +50,7 @@ class Ingresses:
         return f"{listener.address.rpartition(':')[0]}:{sockets[0].getsockname()[1]}"
 
     def start(self) -> None:
-        """StartRefused when there is no way to run one."""
+        """Start it. StartRefused when there is no way to run one."""
         try:
             for child in self._children:
                 child.start()
@@ -61,7 +61,7 @@ class Ingresses:
             ) from error
 
     def refuse(self) -> None:
-        """From now on nobody can connect; connections that there are go on, until the server ends them."""
+        """Refuse new connections from now on; those that there are go on, until the server ends them."""
         for child in self._children:
             child.refuse()
 
@@ -69,7 +69,7 @@ class Ingresses:
         await asyncio.gather(*(child.stop() for child in self._children))
 
     def _listen_within(self) -> str:
-        """The path of the socket by which every ingress reaches gRPC, in a directory that is ours alone."""
+        """Return the path of the socket by which every ingress reaches gRPC, in a directory that is ours alone."""
         if not self._target:
             path = f"{self._config.state_dir}/ingress.sock"
             if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
@@ -84,7 +84,7 @@ class Ingresses:
 
 
 async def _bind(address: str) -> list[socket.socket]:
-    """Sockets that listen on `host:port`, as many as its name has addresses. OSError."""
+    """Return sockets that listen on `host:port`, as many as its name has addresses. OSError."""
     host, port = split_address(address)
     deadline = time.monotonic() + PORT_SECONDS
     while True:

@@ -39,11 +39,11 @@ async def give_back() -> None:
         if before > least + GROWN_BYTES:
             # In a thread, and without Python's lock: others allocate in arenas of their own meanwhile.
             await asyncio.to_thread(_libc.malloc_trim, 0)
-            # What was in use at this moment may be free at the next look: then it is given back too.
+            # Memory that was in use at this moment may be free at the next look: then it is given back too.
             least = _resident() if before - _resident() < GROWN_BYTES // 4 else least
         least = min(least, before)
 
 
 def _resident() -> int:
-    """Bytes of this process that are in memory."""
+    """Return the bytes of this process that are in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Whose connections are counted together, and how many there may be.
+"""Peers, whose connections are counted together, and the limit on each.
 
 The standard library only, so every program may use it.
 """
@@ -18,7 +18,7 @@ _IPV6_PREFIX = 64
 
 
 def network(host: str) -> str:
-    """The address itself, or, of IPv6, its network; any other text is returned as it is."""
+    """Return the address itself, or, of IPv6, its network; any other text is returned as it is."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -31,7 +31,7 @@ def network(host: str) -> str:
 
 
 def as_grpc_names_it(host: str, port: int) -> str:
-    """An address as in gRPC's `peer()`, such as ipv4:10.0.0.7:40212 or ipv6:%5B::1%5D:40212."""
+    """Return an address as in gRPC's `peer()`, such as ipv4:10.0.0.7:40212 or ipv6:%5B::1%5D:40212."""
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
@@ -90,7 +90,7 @@ class Open:
         self._of_peer: Counter[str] = Counter()
 
     def enter(self, peer: str) -> str | None:
-        """One more; or why there is no room for it."""
+        """Count one more; or return why there is no room for it."""
         with self._lock:
             if self._total >= self._most:
                 return f"{self._total} connections are open"

@@ -1,4 +1,4 @@
-"""The names of the server's unix sockets, which outlast that somebody removes them."""
+"""The names of the server's unix sockets, which come back after their removal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class UnixSocket:
         os.link(path, self._second, follow_symlinks=False)
 
     def restore(self) -> None:
-        """OSError."""
+        """Make the name anew where it is gone. OSError."""
         if not os.path.lexists(self._path):
             os.link(self._second, self._path, follow_symlinks=False)
 

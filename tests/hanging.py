@@ -1,4 +1,4 @@
-"""A directory that hangs whoever enters it, until a test says how that shall go on: a file system in a mount namespace.
+"""A directory that hangs all who enter it, until a test says how that goes on: a file system in a mount namespace.
 
 As a program it makes both, and answers on its standard input and output. Programs get there by `prefix`.
 """
@@ -33,11 +33,11 @@ class Hanging:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """What makes a command line one of those that see the directory."""
+        """The start of a command line that makes it one of those that see the directory."""
         return ("nsenter", f"--target={self._process.pid}", "--mount", "--")
 
     def await_victim(self) -> None:
-        """Returns when somebody hangs in it."""
+        """Return when a process hangs in it."""
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == f"{_HANGS}\n"
 
@@ -84,7 +84,7 @@ def _serve(directory: str) -> None:
     poll = select.poll()
     poll.register(fuse, select.POLLIN)
     while True:
-        poll.poll()  # to enter it is all that anybody asks for
+        poll.poll()  # to enter it is all that is asked for
         _say(_HANGS)
         line, request = sys.stdin.readline().strip(), None
         if line == "take":

@@ -58,7 +58,7 @@ def _plain(lab: Lab, _: Size) -> Iterator[Ground]:
 
 
 def _open_to_strangers(lab: Lab, _: Size) -> Iterator[Ground]:
-    """The neighbour has a certificate; the flood comes to the listener for tokens."""
+    """Let the flood come to the listener for tokens, while the neighbour has a certificate."""
     with lab.own(ProductionServer) as server:
         yield Ground(server.pid, server.channel(), (), (server.open_target, str(server.directory / "ca.pem")))
 
@@ -114,7 +114,7 @@ def cases(size: Size) -> Sequence[Case]:
 
 
 def _opened(loaded: Loaded, size: Size) -> Callable[[Lab], Opened]:
-    """Each turn has a server of its own, so that no row waits for its turn beside the others' servers."""
+    """Start a server for each turn, so that no row waits for its turn beside the others' servers."""
 
     @contextmanager
     def opened(lab: Lab) -> Iterator[Callable[[], Sample]]:
@@ -124,7 +124,7 @@ def _opened(loaded: Loaded, size: Size) -> Callable[[Lab], Opened]:
 
 
 def _turn(lab: Lab, loaded: Loaded, size: Size) -> Sample:
-    """Three rounds of the load on one server; its memory is taken when each is over."""
+    """Run three rounds of the load on one server; take its memory when each is over."""
     times: Times = {NOOP: [], POLL: [], EXEC: []}
     memory = []
     with (
@@ -144,7 +144,7 @@ def _round(load: str, ground: Ground, caller: Neighbour, size: Size) -> Times:
 
 
 def _settled(pid: int) -> int:
-    """The memory of a server that is no longer loaded, in bytes: when it has not shrunk for some seconds."""
+    """Return the memory of a server that is no longer loaded, in bytes: when it has not shrunk for some seconds."""
     least, since = rss(pid), time.monotonic()
     while time.monotonic() < since + SETTLED_AFTER:
         time.sleep(0.1)
@@ -155,7 +155,7 @@ def _settled(pid: int) -> int:
 
 @contextmanager
 def _load(name: str, arguments: Sequence[str]) -> Iterator[None]:
-    """The load goes on for the time of the block."""
+    """Keep the load going for the time of the block."""
     if not name:
         yield
         return

@@ -19,7 +19,7 @@ PIPE = "cat | cmp (limit)"
 
 
 def candidate(name: str, opener: feeds.Opener, size: int) -> Candidate:
-    """One that feeds the whole file to the command, which compares each byte."""
+    """Return a candidate that feeds the whole file to the command, which compares each byte."""
 
     @contextmanager
     def opened(lab: Lab) -> Iterator[Turn]:

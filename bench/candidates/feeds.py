@@ -1,4 +1,4 @@
-"""How each candidate brings a file into a command's standard input. Each `open` gives what feeds the whole file.
+"""Ways of the candidates to bring a file into a command's standard input. Each `open` gives a feeder of all of it.
 
 The command compares its input with the file itself, and ends with 0 only when each byte is right.
 """
@@ -16,7 +16,7 @@ from bench.candidates.openssh import Sshd
 from bench.lab import Lab, end
 from bench.verify import expect_status
 
-# What is read and handed to the library at once, in bytes.
+# The bytes that are read and handed to the library at once.
 PIECE = 32 * 1024 * 1024
 
 Feed = Callable[[], None]
@@ -29,7 +29,7 @@ def _command(path: Path) -> list[str]:
 
 @contextmanager
 def library(lab: Lab, path: Path) -> Iterator[Feed]:
-    """`start` with an open standard input, and `write`."""
+    """Feed through `start` with an open standard input, and `write`."""
     with rexec.client(lab.get(rexec.RexecServer)) as client:
 
         def feed() -> None:
@@ -46,7 +46,7 @@ def library(lab: Lab, path: Path) -> Iterator[Feed]:
 
 @contextmanager
 def command_line(lab: Lab, path: Path) -> Iterator[Feed]:
-    """`rexec run -- … < FILE`."""
+    """Feed through `rexec run -- … < FILE`."""
     yield _program(rexec.cli(lab.get(rexec.RexecServer).target, "run", "--", *_command(path)), path)
 
 
@@ -62,7 +62,7 @@ def ssh_gcm(lab: Lab, path: Path) -> Iterator[Feed]:
 
 @contextmanager
 def pipe(_: Lab, path: Path) -> Iterator[Feed]:
-    """The command, behind a pipe of `cat`."""
+    """Feed the command through a pipe of `cat`."""
     yield _program(["sh", "-c", f"cat | {shlex.join(_command(path))}"], path)
 
 

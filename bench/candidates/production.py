@@ -71,7 +71,7 @@ class ProductionServer:
         return self._process.pid
 
     def channel(self) -> grpc.Channel:
-        """As alice, by her certificate."""
+        """Connect as alice, by her certificate."""
         ca, key, certificate = ((self.directory / name).read_bytes() for name in ("ca.pem", "alice.key", "alice.pem"))
         credentials = grpc.ssl_channel_credentials(ca, key, certificate)
         return grpc.secure_channel(self.target, credentials, options=CHANNEL_OPTIONS)

@@ -1,1 +1,1 @@
-"""What one caller does to a server while another caller's calls are timed: `python -m bench.loads NAME TARGET`."""
+"""Loads of one caller, while another caller's calls are timed: `python -m bench.loads NAME TARGET`."""

@@ -17,7 +17,7 @@ METADATA = (("authorization", f"Bearer {NAME}"),)
 
 @asynccontextmanager
 async def channels(target: str, count: int) -> AsyncIterator[Sequence[grpc.aio.Channel]]:
-    """So many connections."""
+    """Open so many connections."""
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS))
@@ -33,7 +33,7 @@ async def stubs(target: str, count: int) -> AsyncIterator[Sequence[api_grpc.Exec
 
 @asynccontextmanager
 async def again_and_again(calls: Sequence[Callable[[], Awaitable[object]]]) -> AsyncIterator[None]:
-    """Each call is made for ever, one after the other; a refusal is an answer."""
+    """Make each call for ever, one after the other; a refusal is an answer."""
 
     async def repeat(call: Callable[[], Awaitable[object]]) -> None:
         while True:

@@ -17,7 +17,7 @@ _UNKNOWN = b"\xc0\x19\x01"
 
 
 def requests() -> list[tuple[str, bytes]]:
-    """A call's path, and its request as it is on the wire: made once, so that the load costs its own side little."""
+    """Return a call's path, and its request as on the wire: made once, so that the load costs its own side little."""
     names = {f"n{number}": "" for number in range(100_000)}
     messages = (
         ("Exec", api.ExecRequest(arguments=["x"] * 200_000)),
@@ -34,7 +34,7 @@ def requests() -> list[tuple[str, bytes]]:
 
 @asynccontextmanager
 async def flood(target: str) -> AsyncIterator[None]:
-    """Each kind of them at any time, on four connections."""
+    """Send each kind of them at any time, on four connections."""
     async with channels(target, CONNECTIONS) as opened:
 
         def call(number: int, path: str, data: bytes) -> Callable[[], Awaitable[object]]:

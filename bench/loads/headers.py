@@ -14,7 +14,7 @@ CONNECTIONS = 10
 
 @asynccontextmanager
 async def flood(target: str, ca: str) -> AsyncIterator[None]:
-    """Floods of 1,500 blocks on ten connections, one after the other. ca: of the server's certificate, a file."""
+    """Flood with 1,500 blocks on ten connections, one after the other. ca: of the server's certificate, a file."""
     host, _, port = target.rpartition(":")
     stop = threading.Event()
 

@@ -16,7 +16,7 @@ LABELS = {f"label-{number:02}": f"value-{number}" for number in range(32)}
 
 @asynccontextmanager
 async def by_labels(target: str) -> AsyncIterator[None]:
-    """Lists that find all, and lists that find nothing as the last label is another."""
+    """Keep asking for lists that find all, and lists that find nothing as the last label is another."""
     async with stubs(target, AT_ONCE) as opened:
 
         def call(stub: Any, **other: str) -> Callable[[], Awaitable[object]]:

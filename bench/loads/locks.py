@@ -13,7 +13,7 @@ from rexec_server.core.spool import LOCK
 
 @asynccontextmanager
 async def held(spool: str) -> AsyncIterator[None]:
-    """The locks of all executions in a spool."""
+    """Hold the locks of all executions in a spool."""
     descriptors = [
         os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o640) for path in Path(spool).iterdir() if path.is_dir()
     ]

@@ -26,7 +26,7 @@ WAYS: tuple[dict[str, Any], ...] = (
 
 @asynccontextmanager
 async def every_way(target: str, exec_id: str) -> AsyncIterator[None]:
-    """A Poll and a Follow for each way to begin, at any time."""
+    """Keep a Poll and a Follow under way for each way to begin."""
     async with stubs(target, CONNECTIONS) as opened:
 
         def poll(stub: Any, way: dict[str, Any]) -> Callable[[], Awaitable[object]]:

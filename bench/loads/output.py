@@ -28,7 +28,7 @@ Stubs = Sequence[Any]
 
 @asynccontextmanager
 async def stalled_followers(target: str) -> AsyncIterator[None]:
-    """8 `yes`, and 300 who follow them and take nothing after the first message."""
+    """Run 8 `yes`, and 300 who follow them and take nothing after the first message."""
     async with stubs(target, STALLED // PER_CONNECTION) as opened, _commands(opened, [["yes"]] * TALKERS) as ids:
         calls = [
             opened[number % len(opened)].Follow(_follow(ids[number % TALKERS]), metadata=METADATA)
@@ -43,21 +43,21 @@ async def stalled_followers(target: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def readers(target: str) -> AsyncIterator[None]:
-    """60 who follow one command that writes 1 MB/s, 1 kB at a time."""
+    """Run 60 readers of one command that writes 1 MB/s, 1 kB at a time."""
     async with _reading(target, [sys.executable, "-c", _WRITES], pace=None):
         yield
 
 
 @asynccontextmanager
 async def slow_readers(target: str) -> AsyncIterator[None]:
-    """60 who each take 1 MB/s of one `yes`, and so miss most of it."""
+    """Run 60 readers who each take 1 MB/s of one `yes`, and so miss most of it."""
     async with _reading(target, ["yes"], pace=BYTES_PER_SECOND):
         yield
 
 
 @asynccontextmanager
 async def _reading(target: str, command: Sequence[str], pace: int | None) -> AsyncIterator[None]:
-    """pace: what each reader takes at most, in bytes per second."""
+    """Read with each reader. pace: the most that each takes, in bytes per second."""
     async with stubs(target, READERS // PER_CONNECTION) as opened, _commands(opened, [command]) as ids:
 
         def reader(number: int) -> Callable[[], Awaitable[None]]:
@@ -82,7 +82,7 @@ def _follow(exec_id: str) -> api.FollowRequest:
 
 @asynccontextmanager
 async def _commands(opened: Stubs, commands: Sequence[Sequence[str]]) -> AsyncIterator[Sequence[str]]:
-    """Executions that run for the time of the block."""
+    """Run executions for the time of the block."""
     ids = [
         (await opened[0].Exec(api.ExecRequest(arguments=command), metadata=METADATA)).execution.exec_id
         for command in commands

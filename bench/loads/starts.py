@@ -14,7 +14,7 @@ AT_ONCE, CONNECTIONS = 100, 4
 
 @asynccontextmanager
 async def flood(target: str) -> AsyncIterator[None]:
-    """100 starts of `true` under way at any moment."""
+    """Keep 100 starts of `true` under way."""
     async with stubs(target, CONNECTIONS) as opened:
         calls = [
             lambda stub=opened[number % CONNECTIONS]: stub.Exec(api.ExecRequest(arguments=["true"]), metadata=METADATA)

@@ -23,7 +23,7 @@ const HEARTBEAT_SECONDS = Number(process.env.REXEC_HEARTBEAT || 15);
 const SILENCE_MS = 3 * HEARTBEAT_SECONDS * 1000; // a stream without even heartbeats is dead
 const TRIES_WITHOUT_PROGRESS = 60;
 
-// What was written out is acknowledged this often: only then may the command, which waits for us, go on.
+// Output that was written out is acknowledged this often: only then may the command, which waits for us, go on.
 const ACKNOWLEDGE_BYTES = 4n << 20n;
 const ACKNOWLEDGE_MS = 1000;
 

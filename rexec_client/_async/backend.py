@@ -70,12 +70,12 @@ def call_later(seconds: float, function: Callable[[], None]) -> Timer:
 def send(
     method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT, timeout: float, metadata: Metadata
 ) -> UnaryCall[ResponseT]:
-    """A call that is sent now, and whose answer is asked for later."""
+    """Send a call now, whose answer is asked for later."""
     return method(request, timeout=timeout, metadata=metadata)
 
 
 async def answer(call: UnaryCall[ResponseT]) -> ResponseT:
-    """The answer to a call that was sent; RpcError."""
+    """Return the answer to a call that was sent; RpcError."""
     return await call
 
 

@@ -130,7 +130,7 @@ class AsyncClient:
             InvalidRequestError, AlreadyExistsError, ExecIdUsedError, BusyError: it was not accepted. Nor is more than
                 1 MiB of `input` for an exec_id that was started before.
         """
-        # Who accepts gaps and says how much to keep wants the newest of it.
+        # A caller that accepts gaps and says how much to keep wants the newest of it.
         takes_newest = gaps and options.get("max_output")
         if options.get("on_overflow") is None and not takes_newest and await self.supports("overflow_wait"):
             options["on_overflow"] = "wait"
@@ -181,7 +181,7 @@ class AsyncClient:
         return self._handle(await self.get(exec_id, owner=owner), owner=owner, already_existed=True)
 
     async def get(self, exec_id: str, *, owner: str = "", wait: Seconds | None = None) -> Execution:
-        """What is known of an execution.
+        """Return what is known of an execution.
 
         Args:
             owner: whose it is, for the operator role; otherwise one's own.
@@ -239,7 +239,7 @@ class AsyncClient:
         return await self._rpc.call(self._rpc.stub.GetServerInfo, wire.GetServerInfoRequest())
 
     async def supports(self, feature: str) -> bool:
-        """True when the server has a feature, such as "overflow_wait". It is asked once per connection."""
+        """Return True when the server has a feature, such as "overflow_wait". It is asked once per connection."""
         return feature in await self._rpc.features()
 
     async def aclose(self) -> None:
@@ -309,7 +309,7 @@ def _run_wait(request: wire.ExecRequest) -> float:
 async def _collect(
     handle: AsyncExecutionHandle, stream: AsyncOutputStream[OutputChunk | Gap], args: Arguments, most: int
 ) -> CompletedExecution:
-    """All the output, and the end. OutputLimitError: there is more than `most` bytes, and the command is cancelled."""
+    """Return all the output, and the end. OutputLimitError: it exceeds `most` bytes, and the command is cancelled."""
     collected = Collected(most)
     async for piece in stream:
         if not collected.add(piece):

@@ -70,11 +70,11 @@ class AsyncRpc:
     def send(
         self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT, *, timeout: float
     ) -> backend.UnaryCall[ResponseT]:
-        """A call whose answer is asked for later, with `answer`; it can be cancelled."""
+        """Send a call whose answer is asked for later, with `answer`; it can be cancelled."""
         return backend.send(method, request, timeout, self._credentials())
 
     async def answer(self, call: backend.UnaryCall[ResponseT], request: RequestT) -> ResponseT:
-        """The answer to a call that was sent."""
+        """Return the answer to a call that was sent."""
         try:
             return await backend.answer(call)
         except grpc.RpcError as error:
@@ -88,9 +88,9 @@ class AsyncRpc:
         timeout: float | None = None,
         failures: list[CallError] | None = None,
     ) -> ResponseT:
-        """The same call again while the server is away or silent: only for what the server does once however often.
+        """Repeat the call while the server is away or silent: only for what the server does once however often.
 
-        `failures` gets those that were no answers.
+        `failures` gets those that were not answers.
         """
         backoff = Backoff(self.patience)
         while True:
@@ -116,14 +116,14 @@ class AsyncRpc:
         return backend.begin_call(method, request, timeout=self.timeout, metadata=self._credentials(), done=done)
 
     async def features(self) -> frozenset[str]:
-        """What the server can do, asked once per channel."""
+        """Return what the server can do, asked once per channel."""
         if self._features is None:
             info = await self.call_until_answered(self.stub.GetServerInfo, GetServerInfoRequest())
             self._features = frozenset(info.features)
         return self._features
 
     async def get(self, exec_id: str, owner: str, wait: float = 0.0) -> Execution:
-        """An execution as it is now, or as soon as it has ended or waits for a reader."""
+        """Return an execution as it is now, or as soon as it has ended or waits for a reader."""
         if wait or self._has_get:
             request = GetRequest(exec_id=exec_id, caller=owner, wait=duration(wait) if wait else None)
             try:

@@ -39,7 +39,7 @@ class AsyncStdinWriter:
     """
 
     def __init__(self, rpc: AsyncRpc, exec_id: str, shared_offset: int) -> None:
-        """`shared_offset`: how far the counter for all is."""
+        """Make a writer. `shared_offset`: the position of the counter for all."""
         self._rpc = rpc
         self._exec_id = exec_id
         self._writer: str | None = None  # our name; empty in the counter for all; None before the first call
@@ -137,7 +137,7 @@ class AsyncStdinWriter:
         return accepted
 
     def _accepted(self, piece: _Piece, reply: WriteStdinResponse) -> int:
-        """How many bytes more are accepted, after an answer. What we do not know to be ours was another's."""
+        """Return how many bytes more are accepted, after an answer. What we do not know to be ours was another's."""
         known = max(0, self._doubtful - piece.request.offset)
         written, most = reply.stdin.bytes_written, max(self._doubtful, self._begun[-1].end)
         if reply.skipped_bytes > known or written < piece.end:
@@ -156,14 +156,14 @@ class AsyncStdinWriter:
         return PreconditionError(text, code="FAILED_PRECONDITION", reason="STDIN_SKIPPED")
 
     def _reach(self, written: int) -> int:
-        """The server says how far we are. Returns how many bytes more that is."""
+        """Go to the position that the server tells. Returns how many bytes more that is."""
         if written > max(self._offset, self._doubtful):
             raise self._mixed_up()
         more, self._offset = max(0, written - self._offset), max(self._offset, written)
         return more
 
     def _drop(self) -> None:
-        """Whatever is in flight may or may not be accepted."""
+        """Forget all that is in flight: it may or may not be accepted."""
         for piece in self._begun:
             self._doubtful = max(self._doubtful, piece.end)
             piece.call.cancel()
@@ -186,14 +186,14 @@ class AsyncStdinWriter:
             raise StdinClosedError(str(error), code=error.code, reason=error.reason, metadata=error.metadata) from error
 
     async def _take_name(self) -> None:
-        """One of our own: then no other writer can move our counter."""
+        """Take a name of our own: then no other writer can move our counter."""
         if "writer" in await self._rpc.features():
             self._writer, self._offset = _new_name(), 0
         else:
             self._writer = ""
 
     async def _ask(self) -> int:
-        """How far our counter is."""
+        """Ask for the position of our counter."""
         if self._writer:
             question = WriteStdinRequest(exec_id=self._exec_id, writer=self._writer)
             try:

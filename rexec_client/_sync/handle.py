@@ -45,7 +45,7 @@ class ExecutionHandle:
         patience: float,
         waits: bool = False,
     ):
-        """`waits`: it was started with on_overflow="wait"."""
+        """Make a handle. `waits`: it was started with on_overflow="wait"."""
         self.exec_id = execution.exec_id
         self.execution = execution
         self.already_existed = already_existed
@@ -62,7 +62,7 @@ class ExecutionHandle:
         return returncode(self.execution)
 
     def get(self) -> Execution:
-        """What is known of it now, without output. Raises NotFoundError."""
+        """Return what is known of it now, without output. Raises NotFoundError."""
         self.execution = self._rpc.get(self.exec_id, self._owner)
         return self.execution
 
@@ -71,7 +71,7 @@ class ExecutionHandle:
 
         Args:
             holder: the name that `poll` or `output` was called with.
-            release: the holder leaves for good; without another one the command waits no more.
+            release: the holder leaves for good; without another one the command no longer waits.
 
         Returns:
             The offset from which on nothing is dropped.
@@ -94,7 +94,7 @@ class ExecutionHandle:
         channels: Collection[Channel] = (),
         holder: str = "",
     ) -> PollResult:
-        """What it is doing, and output. Never consumes: the same question gives the same bytes while they are kept.
+        """Return its state, and output. Never consumes: the same question gives the same bytes while they are kept.
 
         Args:
             since: read from this offset. Without it and without a tail: the newest lines, as many as the server is
@@ -184,7 +184,7 @@ class ExecutionHandle:
         gaps: bool = False,
         holder: str | None = None,
     ) -> OutputStream[Any]:
-        """The output as it appears, from the start or from an offset or a tail, until the end.
+        """Yield the output as it appears, from the start or from an offset or a tail, until the end.
 
         A command that was started with on_overflow="wait" waits for this reader, unless the execution is another
         caller's, or the credential may only read.
@@ -194,7 +194,7 @@ class ExecutionHandle:
             tail_lines, tail_bytes: begin at the newest so many instead.
             channels: only these; all by default.
             gaps: give `Gap` objects where output is no longer kept, instead of raising OutputGapError.
-            holder: the name under which the command waits for this reader; made up when left out. "" waits for nobody.
+            holder: the name under which the command waits for this reader; made up when left out. "" waits for no one.
 
         Raises:
             ValueError: a holder, and an execution that waits for none.
@@ -235,7 +235,7 @@ class ExecutionHandle:
         channels: Collection[Channel] = (),
         longest: int = LONGEST_LINE,
     ) -> Iterator[Any]:
-        """The output's lines as they appear, with their newlines, as a file gives them.
+        """Yield the output's lines as they appear, with their newlines, as a file gives them.
 
         Where the command waits for its readers, the part of a line that has come counts as used up.
 
@@ -299,6 +299,6 @@ class ExecutionHandle:
         self.execution = (self._rpc.call(self._rpc.stub.Cancel, request)).execution
 
     def _check_holder(self, holder: str | None) -> None:
-        """An older server would take the name and hold nothing."""
+        """Refuse a holder on an older server, which would take the name and hold nothing."""
         if holder and not (self._waits or self.execution.overflow_waits):
             raise ValueError(f"holder={holder!r}: {self.exec_id} was not started with on_overflow='wait'")

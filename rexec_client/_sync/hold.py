@@ -1,5 +1,5 @@
 # Generated from rexec_client/_async/hold.py by scripts/gen_sync_client.py: do not edit.
-"""What a reader has used up, told to the server: a command with OVERFLOW_WAIT goes on when its output has been used."""
+"""A reader's progress, told to the server: a command with OVERFLOW_WAIT goes on when its output has been used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACK_SECONDS = 1.0
 # A reader that is busy with one piece says so this often: its stream may be cut meanwhile, and it would not notice.
 ALIVE_SECONDS = 20.0
 
-# How long leaving may take, for the last acknowledgement.
+# The time that leaving may take, for the last acknowledgement.
 LAST_ACK_SECONDS = 2.0
 RELEASE_SECONDS = 5.0
 
@@ -54,25 +54,25 @@ class Hold:
         self._timer: backend.Timer | None = None
 
     def begin(self, offset: int) -> None:
-        """The reading begins at this offset, which only the server knew."""
+        """Begin the reading at this offset, which only the server knew."""
         with self._lock:
             self._given = self._used = max(self._used, offset)
 
     def give(self, end: int) -> None:
-        """The application gets what is before `end`."""
+        """Note that the application gets what is before `end`."""
         with self._lock:
             self._given = max(self._given, end)
             self._wake()
 
     def use(self, offset: int) -> None:
-        """The application has used up everything before `offset`."""
+        """Note that the application has used up everything before `offset`."""
         with self._lock:
             self._used = max(self._used, offset)
             if self._used - self._known >= self._step:
                 self._tell()
 
     def hurry(self) -> None:
-        """The command waits: tell what is used now."""
+        """Tell what is used now: the command waits."""
         with self._lock:
             if self._used > self._known:
                 self._tell()
@@ -95,7 +95,7 @@ class Hold:
                 self._acknowledge(LAST_ACK_SECONDS)
 
     def release(self) -> None:
-        """Leave for good: without another holder the command waits no more. Raises CallError."""
+        """Leave for good: without another holder the command no longer waits. Raises CallError."""
         self.stop()
         if self._busy:  # were it served after this one, it would hold anew
             backend.settle(self._call, LAST_ACK_SECONDS)
@@ -111,7 +111,7 @@ class Hold:
             self._timer = backend.call_later(ACK_SECONDS, partial(_tick, weakref.ref(self)))
 
     def tick(self) -> None:
-        """Each second, as long as there is something that the server does not know to be used."""
+        """Tell the server each second, as long as it does not know of something that is used."""
         with self._lock:
             self._timer = None
             if not self._on:

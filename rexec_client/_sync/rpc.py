@@ -71,11 +71,11 @@ class Rpc:
     def send(
         self, method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT, *, timeout: float
     ) -> backend.UnaryCall[ResponseT]:
-        """A call whose answer is asked for later, with `answer`; it can be cancelled."""
+        """Send a call whose answer is asked for later, with `answer`; it can be cancelled."""
         return backend.send(method, request, timeout, self._credentials())
 
     def answer(self, call: backend.UnaryCall[ResponseT], request: RequestT) -> ResponseT:
-        """The answer to a call that was sent."""
+        """Return the answer to a call that was sent."""
         try:
             return backend.answer(call)
         except grpc.RpcError as error:
@@ -89,9 +89,9 @@ class Rpc:
         timeout: float | None = None,
         failures: list[CallError] | None = None,
     ) -> ResponseT:
-        """The same call again while the server is away or silent: only for what the server does once however often.
+        """Repeat the call while the server is away or silent: only for what the server does once however often.
 
-        `failures` gets those that were no answers.
+        `failures` gets those that were not answers.
         """
         backoff = Backoff(self.patience)
         while True:
@@ -117,14 +117,14 @@ class Rpc:
         return backend.begin_call(method, request, timeout=self.timeout, metadata=self._credentials(), done=done)
 
     def features(self) -> frozenset[str]:
-        """What the server can do, asked once per channel."""
+        """Return what the server can do, asked once per channel."""
         if self._features is None:
             info = self.call_until_answered(self.stub.GetServerInfo, GetServerInfoRequest())
             self._features = frozenset(info.features)
         return self._features
 
     def get(self, exec_id: str, owner: str, wait: float = 0.0) -> Execution:
-        """An execution as it is now, or as soon as it has ended or waits for a reader."""
+        """Return an execution as it is now, or as soon as it has ended or waits for a reader."""
         if wait or self._has_get:
             request = GetRequest(exec_id=exec_id, caller=owner, wait=duration(wait) if wait else None)
             try:

@@ -59,7 +59,7 @@ def settings_of(ctx: click.Context, options: dict[str, Any]) -> Settings:
 
 
 def _refuse_empty(ctx: click.Context, options: dict[str, Any]) -> None:
-    """An empty variable is mostly one that was to be set from another, which is not there."""
+    """Refuse an empty variable: it is mostly one that was to be set from another, which is not there."""
     for name, value in options.items():
         variable = f"REXEC_{name.upper()}"
         if value == "" or (value is None and os.environ.get(variable) == ""):
@@ -68,7 +68,7 @@ def _refuse_empty(ctx: click.Context, options: dict[str, Any]) -> None:
 
 
 def _refuse_misspelt(ctx: click.Context) -> None:
-    """A variable that is nearly one of ours was meant to be it. Others are the server's, or other programs'."""
+    """Refuse a variable that is nearly one of ours, which was meant. Others are the server's, or other programs'."""
     known = {option.envvar for option in ctx.command.params if isinstance(option, click.Option) and option.envvar}
     for variable in sorted(os.environ):
         if variable.startswith("REXEC_") and variable not in known and variable not in _OF_OTHERS:

@@ -1,4 +1,4 @@
-"""How a command's end becomes the exit status of `rexec run` and `rexec follow`.
+"""The exit status of `rexec run` and `rexec follow`, from the end of a command.
 
 its own exit code       0 to 255
 ended by signal n       128+n, as a shell has it (the library and --json tell it from an exit code)
@@ -52,7 +52,7 @@ def remark(execution: Execution) -> str:
 
 
 def missing_output(count: int, execution: Execution) -> str:
-    """The last line where output is not whole: how much is missing, and what would keep it."""
+    """Return the last line for output that is not whole: how much is missing, and what would keep it."""
     # One that waits for its reader has dropped only what a reader had, or let go.
     advice = "" if execution.overflow_waits else "--on-overflow wait keeps all, "
     return (

@@ -97,7 +97,7 @@ class Foreground:
             await self._handle.close_stdin()
         except RexecError as error:
             if isinstance(error, StdinClosedError) and not error.command_waits:
-                return  # it ended, or does not read: as with a pipe, the rest is nobody's
+                return  # it ended, or does not read: as with a pipe, the rest is lost
             self._stream.abort(error)
 
     async def _send(self, number: int) -> None:
@@ -117,7 +117,7 @@ class Foreground:
         return NOBODY_READS
 
     async def _leave(self, come_back: Callable[[int, bool], str]) -> int:
-        """The person leaves before the end: what was their own command goes on without them."""
+        """Leave before the end, as the person asks: what was their own command goes on without them."""
         waits = not await self._release() if self._owns else bool(self._stream.holder)
         if self._missing and not self._gaps:
             tell(missing_output(self._missing, self._stream.execution))
@@ -125,7 +125,7 @@ class Foreground:
         return 128 + self._left_by
 
     async def _release(self) -> bool:
-        """True when the command waits for this reader no more, or never did."""
+        """Return True when the command does not wait for this reader any more, or never did."""
         try:
             await self._stream.release()
         except RexecError:

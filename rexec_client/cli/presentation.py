@@ -1,4 +1,4 @@
-"""How output is shown: the bytes themselves, or a JSON object for each piece."""
+"""Presentation of output: the bytes themselves, or a JSON object for each piece."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class JsonLines:
             await self._write({"gap": {"start_offset": str(piece.start), "end_offset": str(piece.end)}})
 
     async def end(self, execution: Execution, missing: int) -> None:
-        """The last object: `exit_code` is the command's own, null when a signal ended it or nothing is known."""
+        """Write the last object: `exit_code` is the command's own, null when a signal ended it or nothing is known."""
         from rexec_client.cli import render
 
         code = execution.exit_code if execution.HasField("exit_code") else None

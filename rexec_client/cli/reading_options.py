@@ -19,7 +19,7 @@ lines_option = click.option(
 
 
 def start_options(tail: str) -> Callable[..., Any]:
-    """--since and --tail; `tail` is the help of the latter."""
+    """Add --since and --tail; `tail` is the help of the latter."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         function = click.option("--tail", type=COUNT, metavar="N", help=tail)(function)

@@ -92,7 +92,7 @@ def print_table(executions: Sequence[Execution], *, callers: bool) -> None:
 
 
 def execution_pairs(execution: Execution) -> dict[str, Any]:
-    """What is known of an execution, for a person."""
+    """Return what is known of an execution, for a person."""
     ended = is_ended(execution)
     pairs = {
         "id": execution.exec_id,
@@ -110,14 +110,14 @@ def execution_pairs(execution: Execution) -> dict[str, Any]:
 
 
 def limit_text(execution: Execution) -> str:
-    """How much output is kept, and what happens beyond."""
+    """Return how much output is kept, and what happens beyond."""
     if not execution.overflow_waits:
         return f"{execution.max_output_bytes} bytes kept"
     return f"{execution.max_output_bytes} bytes kept, then it waits; held from offset {execution.held_offset}"
 
 
 def waiting_text(execution: Execution) -> str:
-    """The reason why it makes no progress; empty when it does not wait."""
+    """Return the reason why it makes no progress; empty when it does not wait."""
     if not execution.waiting:
         return ""
     kind = _WAITS_FOR.get(execution.waiting, "something")
@@ -131,7 +131,7 @@ def command_text(execution: Execution) -> str:
 
 
 def chunk_document(chunk: OutputChunk) -> dict[str, Any]:
-    """A chunk as JSON has it: as text where it is UTF-8, else in base64."""
+    """Return a chunk as JSON has it: as text if it is UTF-8, else in base64."""
     head = {"channel": f"CHANNEL_{chunk.channel.name}", "offset": str(chunk.offset)}
     if chunk.time is not None:
         head["read_time"] = chunk.time.isoformat().replace("+00:00", "Z")
@@ -155,7 +155,7 @@ def _outcome(execution: Execution) -> str:
 
 
 def _more(result: PollResult) -> str:
-    """What one answer has no room for is there: it is not taken for the end."""
+    """Tell of what one answer has no room for, so that it is not taken for the end."""
     count = result.execution.log_end_offset - result.next_offset
     return f", and {count} bytes more from there" if count > 0 else ""
 

@@ -66,7 +66,7 @@ class Settings:
 
 
 def _may_name_owner(values: dict[str, Any]) -> bool:
-    """True when the command has an option --owner, which was not given."""
+    """Return True when the command has an option --owner, which was not given."""
     return "owner" in values and not values["owner"]
 
 

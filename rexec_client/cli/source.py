@@ -76,7 +76,7 @@ class ReadAhead:
                 await self._changed.wait()
 
     async def take(self) -> bytes:
-        """All that was read meanwhile; empty at end-of-file."""
+        """Return all that was read meanwhile; empty at end-of-file."""
         while not self._held and not self._ended:
             self._changed.clear()
             await self._changed.wait()
@@ -86,7 +86,7 @@ class ReadAhead:
 
 
 def has_input(fd: int = 0) -> bool:
-    """True when there certainly are bytes on standard input that were meant for us. Takes none, and never waits.
+    """Return True when bytes meant for us certainly are on standard input. Takes none, and never waits.
 
     What the parent has as its own standard input is the parent's: the rest of a loop's list, or of a script.
     """
@@ -108,7 +108,7 @@ def _waiting_bytes(fd: int) -> int:
 
 
 def _is_parents(info: os.stat_result) -> bool:
-    """True when the parent's standard input is the same; False also where that cannot be seen."""
+    """Return True when the parent's standard input is the same; False also if that cannot be seen."""
     try:
         parents = os.stat(f"/proc/{os.getppid()}/fd/0")
     except OSError:

@@ -19,7 +19,7 @@ from rexec_server.core.spool import REQUEST, read_start, read_whole
 
 @dataclass(frozen=True, slots=True)
 class Foundling:
-    """What the spool says about who asked for an execution, and for what."""
+    """The caller and the command of an execution, as its spool says."""
 
     name: str
     key: Key
@@ -89,7 +89,7 @@ def find(spool: str, names: Iterable[str]) -> list[Foundling]:
 
 
 def _read(name: str, directory: int) -> Foundling | None:
-    """From the request, or from the start record, which names the execution only."""
+    """Read the request, or else the start record, which names the execution only."""
     try:
         said = json.loads(read_whole(REQUEST, directory) or b"")
         known = {field.name for field in fields(Request)}

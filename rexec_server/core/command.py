@@ -85,7 +85,7 @@ class Command:
         return hashlib.blake2b(canonical.encode(), key=key, digest_size=32).digest()
 
     def _check_counts(self) -> None:
-        """Before anything is done with the elements."""
+        """Check the number of elements, before anything is done with them."""
         for name, most in (
             ("arguments", MAX_ARGUMENTS), ("environment_variables", MAX_VARIABLES), ("labels", MAX_LABELS),
         ):  # fmt: skip
@@ -191,7 +191,7 @@ class Defaults:
         return grant.output_bytes or command.output_bytes or self.output_bytes
 
     def _waiting_timeout(self, command: Command, grant: Grant) -> float | None:
-        """None where nothing waits, too: an older runner can start that."""
+        """Return None where nothing waits, too: an older runner can start that."""
         if command.overflow is not Overflow.WAIT:
             return None
         asked = self.waiting_timeout if grant.waiting_timeout is None else grant.waiting_timeout

@@ -165,7 +165,7 @@ class Database:
         return []
 
     def _check_file(self) -> None:
-        """What would be written to a file without a name is gone with this process. Unavailable."""
+        """Raise Unavailable when the file has lost its name: what would be written to it is gone with this process."""
         try:
             if os.path.samestat(os.stat(self._path), self._file):
                 return
@@ -190,7 +190,7 @@ class Database:
 
 
 def _make(path: str, schema: Sequence[str]) -> None:
-    """A new file has its name when it is whole: one without a table is no new one, but one that was damaged."""
+    """Make a new file, which gets its name when it is whole: one without a table is not new, but was damaged."""
     draft = f"{path}.new"
     # A log of one that was removed is not to be taken for the new one's.
     for name in (draft, f"{draft}-wal", f"{draft}-shm", f"{path}-wal", f"{path}-shm"):
@@ -202,7 +202,7 @@ def _make(path: str, schema: Sequence[str]) -> None:
 
 
 class _Limit:
-    """How long the statements of a connection may take, together, for the time of a block."""
+    """The limit on the time that the statements of a connection take, together, during a block."""
 
     def __init__(self, connection: sqlite3.Connection, seconds: float) -> None:
         self.seconds = seconds

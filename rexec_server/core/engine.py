@@ -18,7 +18,7 @@ class StdinPiece(NamedTuple):
 
 
 class StdinProgress(NamedTuple):
-    """Where a writer of standard input stands after a write.
+    """The position of a writer of standard input after a write.
 
     `error` is None, "closed", "beyond", "uncertain", "forgotten" (the writer), or "nameless": its supervisor is of an
     earlier version, and knows no writers by name. `skipped` is how much of the data had been accepted before.
@@ -77,13 +77,13 @@ class Engine(Protocol):
         """Writes until all is in; it may be cancelled, and then asked with no data how far it got."""
 
     async def attend(self, name: str, *, holder: bool = False) -> None:
-        """Says that somebody follows now, for a command with an unattended_timeout.
+        """Say that a reader follows now, for a command with an unattended_timeout.
 
         holder: one who holds output, for a command that waits.
         """
 
     async def hold(self, name: str, floor: int) -> None:
-        """With OVERFLOW_WAIT: nothing from this offset on is dropped any more, and what is before it may be."""
+        """Drop nothing from this offset on any more, with OVERFLOW_WAIT; what is before it may be dropped."""
 
     async def remove(self, name: str) -> None:
         """Removes the spool directory of an ended execution."""

@@ -57,7 +57,7 @@ class Entry:
         self.counted_at_end = False  # its end was seen, and is told when its log was gone through
         self.boot_id = record.boot_id
         self._runner = record.runner
-        self.settling = False  # somebody makes its end certain
+        self.settling = False  # its end is being made certain
         self._execution = record.execution
         # The spool is the truth about output: it may have lost some since the index was told.
         self._extent_known = record.execution.exit is None
@@ -98,7 +98,7 @@ class Entry:
         await sliced(self.catch_up())
 
     def catch_up(self) -> Steps[None]:
-        """As `caught_up`, in steps."""
+        """Do as `caught_up`, in steps."""
         if not (self.ended and self._extent_known):
             yield from self.log.catch_up()
 
@@ -111,11 +111,11 @@ class Entry:
 
     @property
     def waits_for_reader(self) -> bool:
-        """Whether the command makes no progress until output of it was used up."""
+        """True when the command makes no progress until output of it was used up."""
         return self._execution.request.waits and not self.ended and self._supervisors_word()[0] == Waiting.READER
 
     def hold(self) -> Holding:
-        """Its holders. A server that has just come knows none, and the floor from the supervisor."""
+        """Return its holders. A server that has just come knows none, and the floor from the supervisor."""
         if self._holding is None:
             _, floor = self._supervisors_word()
             self._holding = Holding(floor, told=floor)
@@ -136,7 +136,7 @@ class Entry:
         return self._execution.extent
 
     def _extent_so_far(self) -> Extent:
-        """What callers were told of was produced, also when its files are gone."""
+        """Return the extent so far: what callers were told of was produced, also when its files are gone."""
         found = self.log.extent()
         if found.end < self._told.end:
             return Extent(self._told.end, self._told.end, self._told.produced, self._told.produced)
@@ -168,7 +168,7 @@ class Entry:
         return True
 
     def note_supervised(self) -> None:
-        """It is supervised, so it runs, although its start record was removed. An empty one is yet to be written."""
+        """Note that it is supervised: it runs, although its start record is gone. An empty one is yet to be written."""
         if self._execution.state == State.STARTING and not os.path.exists(f"{self.directory}/{START}"):
             self._execution = replace(self._execution, state=State.RUNNING)
 
@@ -249,7 +249,7 @@ class Entry:
             self._waiting.discard(future)
 
     def _supervisors_word(self) -> tuple[Waiting, int]:
-        """Why it waits, and the floor, as the lock file says."""
+        """Return why it waits, and the floor, as the lock file says."""
         data = self._read_or_nothing(LOCK)
         noted = data[FLOOR_POSITION : FLOOR_POSITION + FLOOR_FORMAT.size]
         floor = FLOOR_FORMAT.unpack(noted)[0] if len(noted) == FLOOR_FORMAT.size else 0
@@ -279,7 +279,7 @@ class Entry:
         return ""
 
     def stdin_written(self, writer: bytes) -> int:
-        """How much this writer has written of its standard input."""
+        """Return how much this writer has written of its standard input."""
         return written_by(self._read_or_nothing(STDIN_STATE), writer)
 
     def _stdin(self) -> StdinState:

@@ -1,4 +1,4 @@
-"""What can be wrong with a request, as facts; which status a protocol gives them is the protocol's business.
+"""Faults of a request, as facts; which status a protocol gives them is the protocol's business.
 
 RexecError
 ├── InvalidRequest         a field has a value that cannot be

@@ -132,7 +132,7 @@ class Executions:
             _log.warning("took up %d executions from the spool that the index did not know", adopted)
 
     def _see_to(self, entry: Entry) -> None:
-        """Nothing says that it lives, and nothing how it ended."""
+        """See to one of which nothing says that it lives, and nothing how it ended."""
         if not entry.ended and not entry.settling:
             self._spawn(self._settle(entry, "the server died before it was started"))
 
@@ -324,7 +324,7 @@ class Executions:
             entry.decided.set()
 
     async def _settle(self, entry: Entry, why: str) -> None:
-        """Has its end made certain, however long the engine is away. why: if its start never came."""
+        """Have its end made certain, however long the engine is away. why: if its start never came."""
         entry.settling = True
         try:
             while not entry.ended:

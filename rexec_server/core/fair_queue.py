@@ -30,7 +30,7 @@ class FairQueue:
             raise
 
     def leave(self) -> None:
-        """The next one enters."""
+        """Let the next one enter."""
         while self._waiting:
             caller, queue = self._waiting.popitem(last=False)
             future = queue.popleft()
@@ -43,7 +43,7 @@ class FairQueue:
 
     @asynccontextmanager
     async def turn(self, caller: str, at_most: float | None = None) -> AsyncIterator[None]:
-        """The block is the caller's turn. After `at_most` seconds the next one enters, if the block goes on or not."""
+        """Make the block the caller's turn. After `at_most` seconds the next one enters, even if the block goes on."""
         await self.enter(caller)
         left = False
 

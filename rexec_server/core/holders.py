@@ -30,7 +30,7 @@ class Holders:
 
     @contextmanager
     def attached(self, entry: Entry, name: str, offset: int | None) -> Iterator[Holder | None]:
-        """A holder is there for the time of this block; an empty name holds nothing. InvalidRequest, Exhausted."""
+        """Attach a holder for the time of this block; an empty name holds nothing. InvalidRequest, Exhausted."""
         if not name:
             yield None
             return
@@ -50,7 +50,7 @@ class Holders:
             self._leave(entry, holding)
 
     def acknowledge(self, entry: Entry, name: str, offset: int, release: bool) -> None:
-        """A holder has used up what is before an offset, and may leave. InvalidRequest, OutOfRange, NothingHeld."""
+        """Note that all before an offset is used up; the holder may leave. InvalidRequest, OutOfRange, NothingHeld."""
         if not name:
             raise InvalidRequest("holder", "is empty; give the name that Follow or Poll was called with")
         _check(name)
@@ -73,7 +73,7 @@ class Holders:
             self._leave(entry, holding)
 
     def passed(self, entry: Entry, holder: Holder, start: int, end: int) -> None:
-        """There is nothing for this holder in a range of the log."""
+        """Note that there is nothing for this holder in a range of the log."""
         holder.pass_over(start, end)
         self._moved(entry, entry.hold())
 
@@ -91,7 +91,7 @@ class Holders:
             self._moved(entry, holding)
 
     def _moved(self, entry: Entry, holding: Holding) -> None:
-        """The supervisor is to know of the floor, soon."""
+        """Have the supervisor told of the floor, soon."""
         holding.refresh(_now())
         if entry.ended or holding.floor == holding.told:
             return
@@ -118,7 +118,7 @@ class Holders:
             del self._telling[entry]
 
     def _attend(self, entry: Entry) -> None:
-        """While a holder is attached the supervisor hears so, if that matters to it."""
+        """Tell the supervisor while a holder is attached, if that matters to it."""
         if not entry.ended and entry not in self._attending:
             self._attending[entry] = self._spawn(self._keep_attending(entry))
 

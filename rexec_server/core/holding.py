@@ -52,7 +52,7 @@ class Holding:
         return any(holder.attached for holder in self.holders.values())
 
     def holder(self, name: str, offset: int | None, log_start: int, now: float) -> Holder:
-        """The holder of that name, from an offset on; without one, a new one holds what is held already. Exhausted."""
+        """Return that holder, from an offset on; without one, a new one holds what is held already. Exhausted."""
         holder = self.holders.get(name)
         if holder is None:
             self.refresh(now)
@@ -72,7 +72,7 @@ class Holding:
             self.floor = min(holder.offset for holder in self.holders.values())
 
     def release(self, name: str, now: float) -> None:
-        """A holder leaves; after the last one nothing is held."""
+        """Let a holder leave; after the last one nothing is held."""
         self.holders.pop(name, None)
         self.refresh(now)
         if not self.holders:

@@ -25,7 +25,7 @@ from rexec_server.core.schema import SCHEMA
 from rexec_server.core.spool import ExitRecord
 
 TOMBSTONE_SECONDS = 30 * 86400
-# Rows that are forgotten in one transaction: nobody waits for the rest.
+# Rows that are forgotten in one transaction: no caller waits for the rest.
 FORGOTTEN_AT_ONCE = 5000
 # With so many executions a label counts as frequent.
 _COUNTED = 1000
@@ -72,7 +72,7 @@ class Query:
         return sql, [*values, self.page_size]
 
     def rarest_first(self, db: sqlite3.Connection) -> Query:
-        """The same query; of its labels the one comes first that the fewest executions have."""
+        """Return the same query; of its labels the one comes first that the fewest executions have."""
         if len(self.labels) < 2:
             return self
         caller = () if self.caller is None else (self.caller,)
@@ -182,7 +182,7 @@ class Index:
         )
 
     async def page(self, query: Query) -> list[Record]:
-        """A page, newest first. Exhausted when it takes too long to find."""
+        """Return a page, newest first. Exhausted when it takes too long to find."""
 
         def job(db: sqlite3.Connection) -> list[Record]:
             return [Record.from_row(row) for row in db.execute(*query.rarest_first(db).sql())]
@@ -245,7 +245,7 @@ class Index:
         )
 
     def drop_expired_tokens(self, now: int) -> None:
-        """Those that nobody would take any more, used or not: also where the wall clock is set back again."""
+        """Drop those that are not taken any more, used or not: also if the wall clock is set back again."""
         found = "SELECT rowid FROM used_token WHERE expire_time < ? AND expire_lived < ? LIMIT ?"
         values = (now, self._lived.now(), FORGOTTEN_AT_ONCE)
         self._database.note(

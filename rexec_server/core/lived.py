@@ -1,6 +1,6 @@
 """Time that really passed since an index was made, as far as is known: the wall clock can be set, and is not asked.
 
-It is the sum of what the machine's boots have counted. What passes while the machine is off nobody counted: so what is
+It is the sum of what the machine's boots have counted. Time during which the machine is off is not counted: so what is
 kept for a time is kept at least as long.
 """
 

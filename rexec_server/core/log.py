@@ -20,7 +20,7 @@ from rexec_server.core.segment_index import BATCH, Batch, Range, SegmentIndex
 from rexec_server.core.slices import Steps, at_once
 from rexec_server.core.spool import Channel, ExitRecord, open_regular, segment_name, segment_offsets
 
-# So many pieces travel in one message at most: to read and to write them takes 10 ms, in which nobody else is served.
+# So many pieces travel in one message at most: to read and to write them takes 10 ms, in which no other is served.
 MAX_CHUNKS = 2048
 _BLOCK = 64 * 1024
 # A batch of pieces is looked through at once if its bytes are not more than this.
@@ -71,7 +71,7 @@ class LogReader:
         self._indexes: dict[int, SegmentIndex] = {}
 
     def catch_up(self) -> Steps[None]:
-        """Goes through all pieces that nobody has looked at yet. After that all but a tail is quick."""
+        """Go through all pieces that have not been looked at yet. After that all but a tail is quick."""
         for start in self._starts():
             with suppress(FileNotFoundError):  # dropped meanwhile
                 yield from self._through(start)
@@ -104,7 +104,7 @@ class LogReader:
         return found.reading()
 
     def tail(self, lines: int | None, max_bytes: int, channels: Collection[Channel] = CHANNELS) -> Steps[int]:
-        """The offset at which the newest lines begin (None: any number), or else the newest bytes of the channels.
+        """Return the offset where the newest lines begin (None: any number), or else the newest bytes of the channels.
 
         An unfinished last line counts as one.
         """
@@ -115,7 +115,7 @@ class LogReader:
                 continue  # the oldest segment was dropped; the writer cannot lap us for ever
 
     def tail_lines(self, lines: int, max_bytes: int, channels: Collection[Channel] = CHANNELS) -> int:
-        """As `tail`, at once."""
+        """Do as `tail`, at once."""
         return at_once(self.tail(lines, max_bytes, channels))
 
     def tail_bytes(self, size: int, channels: Collection[Channel] = CHANNELS) -> int:
@@ -244,7 +244,7 @@ class _Segment:
 
 
 class _Found:
-    """What a read has found up to `offset`; it may take `left` bytes more."""
+    """The pieces that a read has found up to `offset`; it may take `left` bytes more."""
 
     def __init__(self, offset: int, max_bytes: int) -> None:
         self.items: list[Chunk | Missing] = []
@@ -255,7 +255,7 @@ class _Found:
         return self.left <= 0 or len(self.items) >= MAX_CHUNKS
 
     def skip_to(self, offset: int) -> None:
-        """What is before that is missing."""
+        """Skip to an offset: what is before it is missing."""
         if offset > self.offset:
             self.items.append(Missing(self.offset, offset))
             self.offset = offset
@@ -304,7 +304,7 @@ class _Search:
         return False
 
     def _skips(self, index: SegmentIndex, batch: Batch, segment: _Segment) -> bool:
-        """Whether what is looked for begins before the batch; if so, it has gone back to there."""
+        """Tell if what is looked for begins before the batch; if so, it has gone back to there."""
         size = batch.size(self._channels)
         if self._at_end or size >= self._left:
             return False

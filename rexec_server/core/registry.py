@@ -38,7 +38,7 @@ class Registry:
         on_missing: Callable[[Entry], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        """on_missing: called for an execution that has not ended and has no directory, at each look."""
+        """Make a registry. on_missing: called at each look for an execution that has not ended and has no directory."""
         self._index = index
         self._on_missing = on_missing
         self._journal = journal

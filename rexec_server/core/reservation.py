@@ -63,7 +63,7 @@ class Reservation:
     def make(self, db: sqlite3.Connection, ceilings: Ceilings, lived: int) -> Reserved:
         """Takes the id, unless this request had taken it. Busy and Exhausted besides what `existing` raises.
 
-        lived: nanoseconds, by the clock that nobody can set.
+        lived: nanoseconds, by the clock that cannot be set.
         """
         existing = self.existing(db)
         if existing:

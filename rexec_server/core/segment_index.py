@@ -3,7 +3,7 @@
 There may be millions of pieces, so they stay in the file: an index remembers a mark for each batch of them, and reads a
 batch again when it is asked for. It is gone through once, batch by batch, to count and to see that it makes sense.
 
-A power cut, or a damaged disk, may leave less of it than there was. What cannot be told any more is no part of it.
+A power cut, or a damaged disk, may leave less of it than there was. What it cannot tell is not in it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class SegmentIndex:
 
     @property
     def stdout_at_end(self) -> int:
-        """How much of the log, up to the end of what can be read, is standard output."""
+        """The number of bytes of standard output in the log, up to the end of what can be read."""
         known = self._last or self._last_sure
         if known is None:
             return self.stdout_before
@@ -101,7 +101,7 @@ class SegmentIndex:
 
     @property
     def count(self) -> int:
-        """How many pieces there are."""
+        """The number of pieces."""
         return self._sure + (self._last is not None)
 
     @property
@@ -137,18 +137,18 @@ class SegmentIndex:
         return through
 
     def batches(self, offset: int) -> Iterator[Batch]:
-        """The batches from the one that has `offset` on."""
+        """Yield the batches from the one that has `offset` on."""
         for number in range(max(0, bisect_right(self._offsets, offset) - 1), self._filled()):
             yield self._batch(number)
 
     def batches_backwards(self, offset: int) -> Iterator[Batch]:
-        """The batches that begin before `offset`, the newest first."""
+        """Yield the batches that begin before `offset`, the newest first."""
         for number in reversed(range(min(self._filled(), bisect_left(self._offsets, offset)))):
             if number < self._filled():  # else it was cut while the caller waited
                 yield self._batch(number)
 
     def pieces(self, batch: Batch, offset: int, channels: Collection[int]) -> Iterator[Range]:
-        """The pieces of a batch from `offset` on that are of the channels; the first is cut to begin there."""
+        """Yield the pieces of a batch from `offset` on that are of the channels; the first is cut to begin there."""
         entries, offsets = self._read_batch(batch)
         for i in range(max(0, bisect_right(offsets, offset) - 1), len(offsets)):
             channel = entries[3 * i + 2]
@@ -163,7 +163,7 @@ class SegmentIndex:
     # --- going through it ---
 
     def _go_through_batch(self, fd: int) -> tuple[bool, bool]:
-        """Whether that was all there is, and whether it makes sense."""
+        """Tell if that was all there is, and if it makes sense."""
         written = max(0, os.fstat(fd).st_size - _HEAD) // _PIECE
         if written < self._sure:
             self._forget()  # it was cut
@@ -223,7 +223,7 @@ class SegmentIndex:
     # --- looking into it ---
 
     def _filled(self) -> int:
-        """How many batches have bytes."""
+        """Return how many batches have bytes."""
         return bisect_left(self._offsets, self.end)
 
     def _batch(self, number: int) -> Batch:
@@ -240,7 +240,7 @@ class SegmentIndex:
         return self._stdout[number] + _stdout_within(edges, entries[2::3])
 
     def _read_batch(self, batch: Batch) -> tuple[array[int], array[int]]:
-        """The entries of a batch, and the offsets in them. FileNotFoundError when it is no longer kept."""
+        """Return the entries of a batch, and the offsets in them. FileNotFoundError when it is no longer kept."""
         first = batch.number * self._batch_size
         count = min(self._batch_size, self.count - first)
         fd = open_regular(self._path(index_name))
@@ -260,7 +260,7 @@ def _numbers(data: bytes) -> array[int]:
 
 
 def _sound(offsets: array[int], channels: array[int], start: int, before: _Known | None) -> bool:
-    """Whether all of these pieces can be believed. As `believable`, at a tenth of the time."""
+    """Tell if all of these pieces can be believed. As `believable`, at a tenth of the time."""
     if not offsets:
         return True
     first = offsets[0] >= before.offset if before else offsets[0] == start
@@ -269,6 +269,6 @@ def _sound(offsets: array[int], channels: array[int], start: int, before: _Known
 
 
 def _stdout_within(edges: array[int], channels: array[int]) -> int:
-    """Bytes of standard output between the first and the last of these edges; the channels are of what lies between."""
+    """Return bytes of standard output between the first and the last edge; the channels are of what lies between."""
     stdout = channels.tobytes()[_LOWEST_BYTE::8].translate(_IS_STDOUT)
     return sum(compress(edges[1:], stdout)) - sum(compress(edges[:-1], stdout))

@@ -19,7 +19,7 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDict
 
 
 async def sliced(steps: Steps[T]) -> T:
-    """Do the steps, and return their result. What takes less than a slice does not wait for anything."""
+    """Do the steps, and return their result. Work that takes less than a slice does not wait for anything."""
     ended, result = _slice(steps)
     if not ended:
         await asyncio.sleep(0)

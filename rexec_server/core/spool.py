@@ -1,14 +1,14 @@
 """The files of one execution: their names and their formats.
 
 A directory per execution holds its output and its end. It is the truth about both: the server reads it, and only
-whoever holds `lock` writes in it. `docs/protocol.md` describes the layout for readers in other languages.
+the holder of `lock` writes in it. `docs/protocol.md` describes the layout for readers in other languages.
 
-    lock                    held (flock) while somebody supervises the command; written to after each batch of output,
+    lock                    held (flock) while the command is supervised; written to after each batch of output,
                             so that a watcher wakes; says why the command makes no progress, and which output is held
     request                 what was reserved, as the server keeps it in its index: one JSON object
     start                   who runs: empty, then one JSON object, there before the command's exec
     exit.tmp, exit          how it ended: notes while it runs, then one JSON object, renamed when it is true
-    out err in              the FIFOs of the command, while somebody may hold them
+    out err in              the FIFOs of the command, while a process may hold them
     stdin                   how far standard input has got
     control                 the socket on which the supervisor takes signals, input and cancellation
     <offset>.log            a segment of raw output, named by the log offset of its first byte
@@ -201,7 +201,7 @@ class Piece(NamedTuple):
 
 
 class StdinState(NamedTuple):
-    """How far standard input has got without the writers that have a name: these come after it, see `stdin_writers`.
+    """The progress of standard input without the writers that have a name: these come after it, see `stdin_writers`.
 
     `pending` bytes of one or the other may or may not have been written when a supervisor died.
     """
@@ -261,7 +261,7 @@ def open_regular(path: str, flags: int = os.O_RDONLY, directory: int | None = No
     try:
         fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=directory)
     except OSError as error:
-        # A symbolic link; a directory; a socket, or a FIFO that nobody reads; a device without a driver.
+        # A symbolic link; a directory; a socket, or a FIFO without a reader; a device without a driver.
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV):
             raise NotRegular(error.errno, "is not a regular file", path) from None
         raise
@@ -294,7 +294,7 @@ def read_whole(name: str, directory: int) -> bytes | None:
 
 
 def read_stdin_state(directory: int) -> StdinState:
-    """How far standard input has got; damaged, it is not open any more."""
+    """Return how far standard input has got; damaged, it is not open any more."""
     try:
         return StdinState.from_bytes(read_file(STDIN_STATE, directory) or b"")
     except NotRegular:

@@ -32,7 +32,7 @@ _MOST_MARKS = (STDIN_BYTES - _MARKS) // _MARK_BYTES
 
 
 def writer_key(name: str) -> bytes:
-    """The form in which supervisors know a writer; empty for the counter that all without a name share."""
+    """Return the form in which supervisors know a writer; empty for the counter that all without a name share."""
     return hashlib.sha256(name.encode()).digest() if name else b""
 
 
@@ -43,7 +43,7 @@ class Writers:
         self._data = data
 
     def written(self, writer: bytes, offset: int) -> int | None:
-        """How much this writer has written, who would go on at `offset` now. None: it is forgotten."""
+        """Return how much this writer has written, who would go on at `offset` now. None: it is forgotten."""
         place = self._find(writer)
         if place is not None:
             return self._number(place + _WRITTEN)
@@ -65,7 +65,7 @@ class Writers:
         self._touch(place)
 
     def note(self, writer: bytes, written: int) -> None:
-        """This writer, who has a slot, has written so much in all."""
+        """Note that this writer, who has a slot, has written so much in all."""
         place = self._find(writer)
         assert place is not None
         self._store_number(place + _WRITTEN, written)
@@ -77,7 +77,7 @@ class Writers:
         self._store_number(place + _LAST, turn)
 
     def _forget(self, place: int) -> None:
-        """The mark comes first: a writer that is in a slot and in the ring is known all the same."""
+        """Forget one, and set the mark first: a writer that is in a slot and in the ring is known all the same."""
         forgotten = self._number(_FORGOTTEN)
         mark = bytes(self._data[place : place + _MARK_BYTES])
         self._store(_MARKS + forgotten % _MOST_MARKS * _MARK_BYTES, mark)
@@ -111,7 +111,7 @@ class Writers:
 
 
 def written_by(data: bytes, writer: bytes) -> int:
-    """From the bytes of the file: how much this writer has written; 0 when that is not remembered."""
+    """Return, from the bytes of the file, how much this writer has written; 0 when that is not remembered."""
     if not writer:
         return int(STDIN_FORMAT.unpack_from(data)[0]) if len(data) >= STDIN_FORMAT.size else 0
     return (Writers(data).written(writer, 0) or 0) if len(data) >= STDIN_BYTES else 0

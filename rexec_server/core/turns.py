@@ -25,11 +25,11 @@ class Turns:
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, used: Callable[[], float] = time.thread_time
     ) -> None:
-        """used: tells the processor time of this thread, in seconds, as `clock` tells the time."""
+        """Make turns. used: tells the processor time of this thread, in seconds, as `clock` tells the time."""
         self._clock, self._used = clock, used
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._rests: dict[str, float] = {}  # until when, of callers whose last turn was long
-        self._taken = False  # somebody's turn is not over
+        self._taken = False  # a caller's turn is not over
         self._timer: asyncio.TimerHandle | None = None
 
     async def take(self, caller: str) -> None:
@@ -63,7 +63,7 @@ class Turns:
         self._next(loop)
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The turn is that of the first caller who waits and does not rest."""
+        """Give the turn to the first caller who waits and does not rest."""
         now = self._clock()
         if self._timer:
             self._timer.cancel()

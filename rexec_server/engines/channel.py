@@ -39,7 +39,7 @@ class Channel:
 
     @classmethod
     async def connect(cls, path: str) -> Channel:
-        """OSError when nobody listens there, or somebody who is neither root nor we: a launch has secrets in it."""
+        """Raise OSError without a listener, or when it is neither root's nor ours: a launch has secrets in it."""
         reader, writer = await asyncio.open_unix_connection(path)
         if peer_uid(writer.get_extra_info("socket")) not in (0, os.geteuid()):
             writer.close()
@@ -47,7 +47,7 @@ class Channel:
         return cls(reader, writer)
 
     async def ask(self, request: Message) -> Message:
-        """Unavailable when the connection ends before the answer."""
+        """Ask. Unavailable when the connection ends before the answer."""
         return await self.send(request).answer
 
     def send(self, request: Message, payload: bytes | None = None) -> Request:
@@ -112,7 +112,7 @@ async def connect(directory: str, name: str) -> Channel:
 
 @asynccontextmanager
 async def _short_name(path: str) -> AsyncIterator[str]:
-    """A short name for a directory: a socket's path is limited to 107 bytes (unix(7))."""
+    """Give a directory a short name: a socket's path is limited to 107 bytes (unix(7))."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{fd}"

@@ -13,7 +13,7 @@ from rexec_server.core.spool import RUNNER_SOCKET
 
 # One that cannot start is not tried more often than this.
 PAUSE_SECONDS = 1.0
-# A FIFO that is no log refuses at once, and is not waited for.
+# A FIFO that is not a log refuses at once, and is not waited for.
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
 
 

@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 10.0
 # And how long a socket whose name was removed may take to be made anew.
 NAME_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
-# How often to look whether a start that is not answered has made its directory.
+# The interval of looks whether a start that is not answered has made its directory.
 _LOOK_SECONDS = 0.02
 # A runner that is to become our version first looks whether that one starts.
 _UPGRADE_SECONDS = 60.0
@@ -102,7 +102,7 @@ class LocalEngine:
     async def _ask_for_start(self, request: Message) -> Message:
         """Asks the next runner when one dies over it: whether it had begun to, its `mkdir` tells the next.
 
-        Unless the directory was there and is gone: then it may have run, and nobody may start it.
+        Unless the directory was there and is gone: then it may have run, and is not started.
         """
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         directory = self.directory(request["id"])
@@ -165,7 +165,7 @@ class LocalEngine:
         progress = await self._insist(name, attempt)
         if progress is None:
             return StdinProgress(0, False, "closed")
-        if attempts > 1:  # what an attempt of ours brought in before its supervisor died is no repeat of the caller's
+        if attempts > 1:  # what our attempt brought in before its supervisor died is not a repeat of the caller's
             progress = progress._replace(skipped=min(len(piece.data), max(0, before - piece.offset)))
         return progress
 
@@ -234,7 +234,7 @@ class LocalEngine:
             _log.warning("rexec-runner is %s and this server %s: %s", theirs, self._version, why)
 
     async def _tell(self, name: str, request: Message) -> Message | None:
-        """A request to an execution's supervisor; None when it has ended."""
+        """Send a request to an execution's supervisor; None when it has ended."""
 
         async def attempt() -> Message:
             channel = await connect(self.directory(name), CONTROL)

@@ -1,7 +1,7 @@
 """Connections on which a server writes standard input: one per execution, kept while it is used.
 
 Writes go in the order in which they were asked for, several on their way at once. So much of them is with the
-supervisor, and the rest waits here, up to a limit: a command that does not read costs no more memory than that.
+supervisor, and the rest waits here, up to a limit: a command that does not read costs that much memory at most.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rexec_server.runner.wire import PAYLOAD, Message
 # Bytes of one execution that may be with its supervisor, and here.
 WITH_SUPERVISOR = 4 * 1024 * 1024
 WAITING_HERE = 64 * 1024 * 1024
-# How long a connection is kept that nobody writes on, and how many of these.
+# The time for which an unused connection is kept, and the number of these.
 IDLE_SECONDS = 10.0
 IDLE_LINKS = 256
 
@@ -32,7 +32,7 @@ class StdinLinks:
         self._links: dict[str, _Link] = {}
 
     async def write(self, name: str, piece: StdinPiece) -> StdinProgress:
-        """OSError and Unavailable: whether it was written is not known; another attempt finds the successor."""
+        """Write. OSError and Unavailable: it is not known if it was written; another attempt finds the successor."""
         link = self._links.get(name)
         if link is None or link.broken:
             link = self._links[name] = _Link(self._directory(name))
@@ -134,7 +134,7 @@ class _Link:
         self._away -= size
         self._room.set()
         if not answer.cancelled():
-            answer.exception()  # it is known here that it failed, should nobody wait for it any more
+            answer.exception()  # it is known here that it failed, also if it is not waited for any more
 
     async def _settle(self, request: Request) -> StdinProgress:
         assert self._channel is not None
@@ -149,7 +149,7 @@ class _Link:
         return StdinProgress(answer["bytes_written"], answer["open"], answer["error"], answer.get("skipped", 0))
 
     def _abandon(self, request: Request) -> None:
-        """Nobody waits for it: what of it is not in yet is to stay out."""
+        """Abandon a write that is not waited for: what of it is not in yet is to stay out."""
         assert self._channel is not None
         if PAYLOAD in self._features:
             self._channel.tell({"op": "stdin_abandon", "write": request.number})

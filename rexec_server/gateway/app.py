@@ -37,7 +37,7 @@ def create(
     tls: Tls | None = None,
     credential_required: bool = False,
 ) -> Gateway:
-    """A gateway to the server at `target`. It answers only to its own names.
+    """Return a gateway to the server at `target`. It answers only to its own names.
 
     caller_streams: of which one caller may hold so many; None: a quarter, and 16 at least.
     tls: how it reaches the server; None: in plaintext.

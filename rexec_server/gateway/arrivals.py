@@ -1,6 +1,6 @@
 """Requests that are coming in: all of them are read in one thread, and a worker gets one when it is there.
 
-A handshake or a request that does not go on so holds no worker, whoever sends however many of them.
+A handshake or a request that does not go on so holds no worker, however many of them a client sends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rexec_server.peers import Places
 # In all, and of one address: connections whose request is not there yet. Beyond, the oldest is closed.
 MOST = 2048
 MOST_OF_PEER = MOST // 4
-# What is read before a worker is asked for: a head, and a body of such a size. Larger ones a worker reads.
+# The bytes read before a worker is asked for: a head, and a body of such a size. Larger ones a worker reads.
 LONGEST_HEAD = 32 * 1024
 BODY_AHEAD = 64 * 1024
 _PIECE = 16 * 1024
@@ -43,7 +43,7 @@ class Arrival:
         """All of it is there, the body included."""
 
     def is_enough(self) -> bool:
-        """Is there enough for a worker, who waits for nothing then, or for a body that is large?"""
+        """Tell if there is enough for a worker, who waits for nothing then, or for a body that is large."""
         if self._needed is None and not self._find_head():
             return len(self.data) > LONGEST_HEAD  # the worker refuses that
         assert self._needed is not None
@@ -69,7 +69,7 @@ class Arrivals:
     def __init__(
         self, ready: Callable[[Any, bool], None], seconds: float, most: int = MOST, most_of_peer: int = MOST_OF_PEER
     ) -> None:
-        """ready: takes a connection with a request, and whether all of it is there. seconds: until which it must be."""
+        """Take `ready`, for a connection with a request, and if all of it is there; `seconds`: until it must be."""
         self._ready, self._seconds = ready, seconds
         self._places: Places[Any] = Places(most, most_of_peer)
         self._new: deque[Any] = deque()
@@ -83,7 +83,7 @@ class Arrivals:
         self._thread.start()
 
     def take(self, conn: Any) -> None:
-        """A connection on which something comes in. Any thread may give it."""
+        """Take a connection on which something comes in. Any thread may give it."""
         conn.rfile.timed.begin()
         self._new.append(conn)
         self._interrupt()
@@ -117,7 +117,7 @@ class Arrivals:
             self._expire()
 
     def _patience(self) -> float | None:
-        """Until the next is late: they came in this order, and have the same time."""
+        """Return the time until the next is late: they came in this order, and have the same time."""
         first = next(iter(self._places), None)
         return None if first is None else max(0.0, first.rfile.timed.until - time.monotonic())
 
@@ -179,5 +179,5 @@ class Arrivals:
 
 
 def _is_shaking(conn: Any) -> bool:
-    """TLS that has not come to an understanding."""
+    """Return True for TLS that has not come to an understanding."""
     return isinstance(conn.socket, ssl.SSLSocket) and conn.socket.version() is None

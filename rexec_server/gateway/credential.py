@@ -1,6 +1,6 @@
 """The credential that a request shows, in its header or in its path. It is passed on as it is.
 
-Of a token only the name of its key is looked at, which is no secret: to count what one caller holds.
+Of a token only the name of its key is looked at, which is not a secret: to count what one caller holds.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def exec_id_for(value: str | None) -> str:
 
 
 def holder_of(value: str | None) -> str:
-    """Under which name slots are counted: the key of a token, of which each call may show another; else a name.
+    """Return the name to count slots under: the key of a token, of which each call may show another; else a name.
 
     The server has not looked at it yet. A wrong one is refused in a moment, and gives its slot back.
     """

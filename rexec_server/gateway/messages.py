@@ -52,7 +52,7 @@ def from_query(kind: type[MessageT], path: dict[str, str], besides: Collection[s
 
 
 def check_counts(given: dict[str, Any]) -> None:
-    """Problem for a list or an object with more elements than any field takes; the server knows what each takes.
+    """Raise Problem for a list or object with more elements than any field takes; the server knows each field's limit.
 
     Looked at before anything is done with the elements, as each costs time that other requests wait for.
     """

@@ -168,7 +168,7 @@ def _missing(size: int) -> Answer:
 
 
 def _state(execution: Execution) -> Answer:
-    """Running, and what it waits for; or finished and how: an exit code or a signal that was seen, or else an error."""
+    """Return running, and its reason to wait; or finished, with an exit code or signal that was seen, or an error."""
     if not is_ended(execution):
         return {"status": "running", **_waiting(execution)}
     answer: Answer = {"status": "finished", "reason": reason_name(execution)}

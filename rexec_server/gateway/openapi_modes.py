@@ -53,7 +53,7 @@ def mode_paths() -> dict[str, Any]:
             )
             for method in methods
         }
-        # What a mode asks with GET has no body.
+        # A mode that asks with GET has no body.
         operations.get("get", {}).pop("requestBody", None)
         return {f"/api/{mode}/{{uuid}}": {"parameters": [path_parameter("uuid", _UUID)], **operations}}
 

@@ -1,4 +1,4 @@
-"""What a slow peer may hold: one deadline for each request to arrive, and few of the workers until a large one has."""
+"""The share of a slow peer: one deadline for each request to arrive, and few of the workers until a large one has."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class TimedReader(StreamReader):
         self.bytes_read = 0
 
     def has_data(self) -> bool:
-        """Of a next request, which the client did not wait with."""
+        """Return True when data of a next request is there, which the client did not wait with."""
         buffered: bool = super().has_data()  # type: ignore[no-untyped-call]
         return bool(buffered or self.timed.ahead or self.timed.pending())
 
     def unread(self) -> bytes:
-        """What was read from the connection and not used up, which is taken out."""
+        """Take out what was read from the connection and not used up."""
         buffered: Any = self  # cheroot makes it of Python's own io in Python, and looks into it itself
         left = bytes(buffered._read_buf[buffered._read_pos :]) + self.timed.ahead
         buffered._reset_read_buf()
@@ -49,7 +49,7 @@ class _TimedSocket(socket.SocketIO):
         self._socket, self._seconds = sock, seconds
         self.until = time.monotonic() + seconds
         self.ahead = b""
-        """What has been read from the connection already."""
+        """The bytes that were read from the connection already."""
 
     def begin(self) -> None:
         """The first byte of a request is there."""
@@ -59,7 +59,7 @@ class _TimedSocket(socket.SocketIO):
         return time.monotonic() >= self.until
 
     def pending(self) -> int:
-        """Bytes that TLS has decrypted, and nobody has read."""
+        """Return the number of bytes that TLS has decrypted, and that are not read yet."""
         return self._socket.pending() if isinstance(self._socket, ssl.SSLSocket) and self._socket.version() else 0
 
     def readinto(self, buffer: Any) -> int | None:
@@ -114,7 +114,7 @@ class Peers:
         return False
 
     def arrived(self, conn: Any) -> None:
-        """A request is complete, or given up: another one has its place, of a peer that holds less than it may."""
+        """Note that a request is complete, or given up: another has its place, of a peer holding less than it may."""
         if not conn.counted:
             return
         conn.counted = False
@@ -130,7 +130,7 @@ class Peers:
             following.turn_away()
 
     def _next(self) -> Any:
-        """Who takes over a place; None: nobody who may. Peers take turns."""
+        """Return the one that takes over a place; None: none may. Peers take turns."""
         with self._lock:
             if self._all_held >= self._together:
                 return None
@@ -157,5 +157,5 @@ class Peers:
 
 
 def peer_of(conn: Any) -> str:
-    """Whose connection it is."""
+    """Return the peer of a connection."""
     return network(str(conn.remote_addr or ""))

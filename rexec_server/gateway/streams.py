@@ -30,7 +30,7 @@ Describe = Callable[[FollowResponse], tuple[str, Any]]
 
 
 def share_of(limit: int) -> int:
-    """What one caller may hold, where nobody has said so."""
+    """Return what one caller may hold by default."""
     return min(limit, max(LEAST_SHARE, limit // 4))
 
 
@@ -38,7 +38,7 @@ class Streams:
     """Hands out the slots, and ends who holds one when the gateway stops."""
 
     def __init__(self, limit: int, share: int) -> None:
-        """share: how many of them one caller may hold."""
+        """Make it. share: how many of them one caller may hold."""
         self._limit, self._share = limit, share
         self._lock = threading.Lock()
         self._held = 0

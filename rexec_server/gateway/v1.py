@@ -116,7 +116,7 @@ class V1:
             wanted.offset = start_offset()
         if not wanted.HasField("heartbeat_interval"):
             wanted.heartbeat_interval.FromSeconds(HEARTBEAT_SECONDS)
-        # A Follow waits for a server that is away; whoever asks now is told now. And when it is resumed, the newest
+        # A Follow waits for a server that is away; one who asks now is told now. And when it is resumed, the newest
         # of its group may be another one.
         asked = api.GetRequest(exec_id=exec_id, exclusive_group=wanted.exclusive_group, caller=wanted.caller)
         wanted.exec_id = self.upstream.get(asked).exec_id

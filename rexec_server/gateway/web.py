@@ -118,7 +118,7 @@ class WebServer(Server):
         self._arrivals.stop()
 
     def _arrived(self, conn: Any, whole: bool) -> None:
-        """A request for a worker; one that is large comes in while the worker reads it."""
+        """Give a request to a worker; one that is large comes in while the worker reads it."""
         if not (self._enqueue(conn) if whole else self.peers.arrive(conn)):
             conn.turn_away()
 

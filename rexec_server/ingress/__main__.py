@@ -51,7 +51,7 @@ async def _serve(options: argparse.Namespace, tls: Tls | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """Nothing is written to standard input: that it can be read says that the server is gone."""
+    """End when standard input can be read: nothing is written to it, so that says that the server is gone."""
     os._exit(0)
 
 

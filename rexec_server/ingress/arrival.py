@@ -61,7 +61,7 @@ class Arrival:
         return True
 
     def _next(self) -> bytes | None:
-        """The next frame, once all of it is there."""
+        """Return the next frame, once all of it is there."""
         if len(self._buffer) < _HEAD:
             return None
         length = int.from_bytes(self._buffer[:3])

@@ -1,4 +1,4 @@
-"""How many connections there may be before a listener: in all, of one peer, and such as have not settled yet."""
+"""Limits on the connections before a listener: in all, of one peer, and of those that have not settled yet."""
 
 from __future__ import annotations
 

@@ -38,12 +38,12 @@ class End(asyncio.Protocol):
             self.other.close()
 
     def close(self) -> None:
-        """What was written goes out first."""
+        """Close it; what was written goes out first."""
         if self.transport is not None:
             self.transport.close()
 
     def abort(self) -> None:
-        """At once, also where the peer reads nothing."""
+        """Close it at once, also if the peer reads nothing."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -73,12 +73,12 @@ class Client(End):
             self._look()
         elif self._arrival.begun and not self.begun.done():
             assert self.transport is not None
-            self.transport.pause_reading()  # until there is somebody to send to
+            self.transport.pause_reading()  # until there is a peer to send to
             self._early = passed
             self.begun.set_result(None)
 
     def meet(self, server: End) -> None:
-        """From now on there is somebody to send to."""
+        """Meet the peer: from now on there is one to send to."""
         self.other, server.other = server, self
         super().data_received(self._early)
         self._early = b""
@@ -91,7 +91,7 @@ class Client(End):
         super().connection_lost(error)
 
     def _look(self) -> None:
-        """Is it settled? Then it is a plain pump, for as long as it lasts."""
+        """Look if it is settled: then it is a plain pump, for as long as it lasts."""
         if self._arrival is not None and self._arrival.settled:
             self._arrival = None
             self.settled.set_result(None)
@@ -100,4 +100,4 @@ class Client(End):
         for future in (self.begun, self.settled):
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # it may be that nobody waits for it any more
+                future.exception()  # it may be that it is not waited for any more

@@ -20,7 +20,7 @@ from rexec_server.policy.certificate import CertificateFiles, Pem
 
 _log = logging.getLogger("rexec.ingress")
 
-# How long a connection may take from its first packet until its client has settled, TLS included.
+# The time that a connection may take from its first packet until its client has settled, TLS included.
 ARRIVAL_SECONDS = 10.0
 # Of a busy listener, before others get a turn.
 _AT_ONCE = 64
@@ -33,13 +33,13 @@ class Tls:
     """The certificate that the listener shows: the newest that can be used."""
 
     def __init__(self, files: CertificateFiles) -> None:
-        """OSError."""
+        """Load the files. OSError."""
         self._files = files
         self._pem: Pem = files.pem
         self._context = self._load()
 
     def context(self) -> ssl.SSLContext:
-        """For the next connection."""
+        """Return the context for the next connection."""
         pem = self._files.refresh()
         if pem is not self._pem:
             self._pem = pem
@@ -61,7 +61,7 @@ class Ingress:
     """Serves listening sockets, until `close()` and then until the last connection has ended."""
 
     def __init__(self, target: str, tls: Tls | None, bounds: Bounds, seconds: float = ARRIVAL_SECONDS) -> None:
-        """target: the path of the unix socket on which gRPC listens for us."""
+        """Make it. target: the path of the unix socket on which gRPC listens for us."""
         self._target, self._tls, self._seconds = target, tls, seconds
         self._open = Open(bounds.connections, bounds.of_peer)
         self._arriving: Places[asyncio.Task[None]] = Places(bounds.arriving, bounds.arriving_of_peer)
@@ -78,7 +78,7 @@ class Ingress:
             self._loop.add_reader(sock, self._accept, sock)
 
     async def close(self) -> None:
-        """Takes no more; returns when those that there are have ended. The server ends them as it drains."""
+        """Take no further connections; return when those that are left ended. The server ends them as it drains."""
         for sock in self._sockets:
             self._loop.remove_reader(sock)
             sock.close()
@@ -99,7 +99,7 @@ class Ingress:
             self._take(sock, address)
 
     def _pause(self, listening: socket.socket) -> None:
-        """Without a descriptor the listener would wake us at once, again and again."""
+        """Pause: without a descriptor the listener would wake us at once, again and again."""
         self._loop.remove_reader(listening)
 
         def resume() -> None:
@@ -129,7 +129,7 @@ class Ingress:
         task.add_done_callback(done)
 
     async def _serve(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        """From the first packet to the end of both sides."""
+        """Serve it from the first packet to the end of both sides."""
         client, server = Client(), End()
         try:
             async with asyncio.timeout(self._seconds):
@@ -138,7 +138,7 @@ class Ingress:
             assert task is not None
             self._arriving.remove(task)
             await asyncio.wait([client.closed, server.closed], return_when=asyncio.FIRST_COMPLETED)
-            # Whoever is left gets what was written to it, if it takes it soon.
+            # A client that is left gets what was written to it, if it takes it soon.
             await asyncio.wait([client.closed, server.closed], timeout=self._seconds)
         except TimeoutError:
             self._refusals.note("it did not settle in time")
@@ -175,7 +175,7 @@ class Ingress:
         await client.settled
 
     async def _reach(self, peer: str) -> socket.socket:
-        """A connection to gRPC, whose own end is named after the client: gRPC tells that as the call's peer."""
+        """Connect to gRPC. Our own end is named after the client: gRPC tells that as the call's peer."""
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.setblocking(False)
@@ -192,7 +192,7 @@ class Ingress:
 
 
 class _Refusals:
-    """Tells of connections that were not let through, a line a minute: who floods shall not fill the log."""
+    """Reports of connections that were not let through, a line a minute: a flood must not fill the log."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

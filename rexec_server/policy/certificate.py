@@ -33,14 +33,14 @@ class CertificateFiles:
     """
 
     def __init__(self, certificate: str, key: str, client_ca: str | None = None) -> None:
-        """ValueError when the files cannot be used; the message says which, and why."""
+        """Load the files. ValueError when they cannot be used; the message says which, and why."""
         self.certificate, self.key, self.client_ca = certificate, key, client_ca
         self._lock = threading.Lock()  # gRPC asks from threads of its own
         self._seen: Stamp | None = None
         self.pem = self._load()
 
     def refresh(self) -> Pem:
-        """The files as they are now; the same object as before when nothing has changed."""
+        """Return the files as they are now; the same object as before when nothing has changed."""
         with self._lock:
             if self._stamp() != self._seen:
                 try:
@@ -64,7 +64,7 @@ class CertificateFiles:
         return Pem(key, chain, authority)
 
     def _stamp(self) -> Stamp:
-        """Changes when a file is replaced, or written. A missing file has one too, so that it is told once."""
+        """Return what changes when a file is replaced, or written. A missing file has one too: it is told once."""
         return tuple(_identity(path) for path in (self.certificate, self.key, self.client_ca) if path)
 
 
@@ -77,7 +77,7 @@ def _identity(path: str) -> tuple[int, int, int, int]:
 
 
 def _check_pair(certificate: str, key: str) -> None:
-    """gRPC takes any two files, and then fails each handshake without a word."""
+    """Check that both belong together: gRPC takes any two files, and then fails each handshake without a word."""
     try:
         # The password: else OpenSSL asks for it, at the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")

@@ -22,12 +22,12 @@ def duration(text: str) -> float:
 
 
 def duration_or_never(text: str) -> float:
-    """Seconds, from a text such as 1h; `never` is infinity. ValueError."""
+    """Return seconds, from a text such as 1h; `never` is infinity. ValueError."""
     return math.inf if text.strip() == "never" else duration(text)
 
 
 def check_wait(seconds: float) -> float:
-    """A time to wait that is more than nothing, or infinity. ValueError."""
+    """Check that a time to wait is more than nothing, or infinity. ValueError."""
     if not 0 < seconds <= MAX_SECONDS and seconds != math.inf:
         raise ValueError(f"{seconds:g} s is not a time to wait; write for example 30m, 24h or never")
     return seconds

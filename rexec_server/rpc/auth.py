@@ -112,7 +112,7 @@ class CallInterceptor(ServerInterceptor):
         decode: Callable[[bytes], Any],
         encode: Callable[[Any], bytes],
     ) -> Callable[..., Awaitable[Any]]:
-        """Requests are decoded when it is their caller's turn: the largest takes as long as a hundred small ones."""
+        """Return a method that decodes at its caller's turn: the largest takes as long as a hundred small ones."""
 
         async def call(request: bytes, context: Context) -> bytes:
             try:
@@ -156,7 +156,7 @@ class CallInterceptor(ServerInterceptor):
         return call
 
     def _each(self, decode: Callable[[bytes], Any]) -> Callable[[AsyncIterator[bytes]], AsyncIterator[Any]]:
-        """A decoder for a stream of requests."""
+        """Return a decoder for a stream of requests."""
 
         async def decoded(requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
             async for request in requests:
@@ -197,7 +197,7 @@ class CallInterceptor(ServerInterceptor):
 
 
 def _decoded(method: Callable[..., Awaitable[Any]], decode: Callable[[bytes], Any]) -> Callable[..., Awaitable[Any]]:
-    """A method that is only called with a message. gRPC itself would make UNKNOWN of a decoder's error."""
+    """Return a method that is only called with a message. gRPC itself would make UNKNOWN of a decoder's error."""
 
     async def call(request: bytes, context: Context) -> Any:
         try:

@@ -26,7 +26,7 @@ MAX_FIELDS = 24 * 1024
 # There are fewer states and channels, and a repetition says nothing.
 MAX_NAMED = 16
 
-# How many elements each repeated field and map of a request may have.
+# The number of elements that each repeated field and map of a request may have.
 MAX_ELEMENTS = {
     "ExecRequest": {
         "arguments": MAX_ARGUMENTS,

@@ -20,19 +20,19 @@ from rexec_server.rpc import convert
 # The fastest size that was measured; smaller pieces that wait are sent together up to it.
 MESSAGE_BYTES = 512 * 1024
 LEAST_BYTES = 64 * 1024
-# gRPC holds some copies of a message until its reader makes room: of three hundred streams that nobody read each held
+# gRPC holds some copies of a message until its reader makes room: of three hundred streams without a reader each held
 # 1.6 MB. So the more messages are under way, the smaller the next ones are: these many bytes, together.
 UNDER_WAY_BYTES = 16 * 1024 * 1024
 
 
 class Outgoing:
-    """How many messages of output are under way, of all streams of a server."""
+    """The number of messages of output that are under way, of all streams of a server."""
 
     def __init__(self) -> None:
         self.messages = 0
 
     def room(self) -> int:
-        """How many bytes of output the next message may have."""
+        """Return how many bytes of output the next message may have."""
         return max(LEAST_BYTES, min(MESSAGE_BYTES, UNDER_WAY_BYTES // (self.messages + 1)))
 
 

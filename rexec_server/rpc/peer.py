@@ -12,9 +12,9 @@ _OF_INGRESS = "unix-abstract:rexec/"
 
 
 def peer_of(context: Context) -> str:
-    """As gRPC names it, such as ipv4:10.0.0.7:40212; through our ingress, the client that is behind it.
+    """Return the peer as gRPC names it, such as ipv4:10.0.0.7:40212; through our ingress, the client behind it.
 
-    The ingress names its end of each connection after the client. Anybody may choose such a name, so it counts only
+    The ingress names its end of each connection after the client. Any client may choose such a name, so it counts only
     on the socket in the state directory, which alone has these credentials.
     """
     peer = context.peer()

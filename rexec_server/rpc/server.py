@@ -19,7 +19,7 @@ from rexec_server.rpc.tls import ServerTls
 # Calls that have come and that nobody has looked at yet: as many as may follow at once can come at once.
 _MOST_PENDING = 16_384
 
-# How long a connection may take from its first byte to the client's acknowledgement of our settings.
+# The time that a connection may take from its first byte to the client's acknowledgement of our settings.
 ARRIVAL_SECONDS = 10
 
 _MOST_CONNECTIONS = 4096
@@ -40,7 +40,7 @@ OPTIONS = [
     # Of more than a thousand calls that come in one moment, gRPC by itself answers some with CANCELLED, by chance.
     ("grpc.server.max_pending_requests", _MOST_PENDING),
     ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
-    # By default a call that nobody has looked at for 30 s is CANCELLED, as if its caller had hung up: on a machine so
+    # By default a call that is not looked at for 30 s is CANCELLED, as if its caller had hung up: on a machine so
     # busy that accepting takes long, callers wait as long as their own deadlines say.
     ("grpc.server_max_unrequested_time_in_server", 3600),
     # Proxies forget idle connections after 60 s; a dead peer is noticed after 50 s.
@@ -59,7 +59,7 @@ OPTIONS = [
 
 
 def most_connections() -> int:
-    """Of one listener: so many that descriptors are left for what else we do."""
+    """Return the limit of one listener: so many that descriptors are left for what else we do."""
     return min(_MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
@@ -70,7 +70,7 @@ _AMONG_STRANGERS = [
 
 
 def _among_strangers() -> list[tuple[str, int]]:
-    # Where they need no credential to connect; a half-open TLS handshake costs some 26 KB.
+    # For listeners to which clients connect without a credential; a half-open TLS handshake costs some 26 KB.
     return [*_AMONG_STRANGERS, ("grpc.max_allowed_incoming_connections", most_connections())]
 
 

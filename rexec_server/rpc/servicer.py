@@ -267,7 +267,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
     def _attached(
         self, entry: Entry, request: api.PollRequest | api.FollowRequest
     ) -> AbstractContextManager[Holder | None]:
-        """The request's holder is there for the time of this block, if it names one. InvalidRequest, NotAllowed."""
+        """Attach the request's holder for the time of this block, if it names one. InvalidRequest, NotAllowed."""
         caller = current_caller()
         if request.holder and caller.read_only:
             raise NotAllowed("holder: a credential with the scope 'read' can hold nothing; leave holder empty")
@@ -314,7 +314,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
 def _chunks(
     entry: Entry, reading: Reading, start: int, channels: Collection[Channel], text: bool, ended: bool
 ) -> Sequence[Chunk | TextChunk]:
-    """What was read, as text if that was asked for."""
+    """Return what was read, as text if that was asked for."""
     if not text:
         return reading.chunks
     view = TextView(entry.log, start, channels)
@@ -325,7 +325,7 @@ def _chunks(
 
 
 def _wait(request: api.GetRequest | api.PollRequest) -> float:
-    """How long an answer may wait, in seconds. InvalidRequest."""
+    """Return how long an answer may wait, in seconds. InvalidRequest."""
     wait = convert.seconds(request, "wait") or 0.0
     if wait > MAX_POLL_WAIT:
         raise InvalidRequest("wait", f"{wait:g} s; at most {MAX_POLL_WAIT:g} s")

@@ -1,7 +1,7 @@
 """Counters of standard input: how far each writer has got, in a file that is mapped into memory.
 
 So they survive a kill of this process. A write that was under way at that moment may or may not have reached the FIFO;
-then no more is taken, rather than a guess made.
+then nothing further is taken, rather than a guess made.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Counters:
 
     @classmethod
     def read(cls, directory: int) -> Counters:
-        """As the last supervisor left them. Input is closed, or was never open."""
+        """Read them as the last supervisor left them. Input is closed, or was never open."""
         try:
             data = read_file(STDIN_STATE, directory) or b""
         except NotRegular:
@@ -45,7 +45,7 @@ class Counters:
         return counters
 
     def written(self, writer: bytes, offset: int) -> int | None:
-        """The counter of a writer who would go on at `offset`; None when the writer is forgotten."""
+        """Return the counter of a writer who would go on at `offset`; None when the writer is forgotten."""
         if not writer:
             return self.state.written
         return Writers(self._data).written(writer, offset) if self.has_writers else None
@@ -70,7 +70,7 @@ class Counters:
         return written
 
     def close(self) -> None:
-        """Input is over."""
+        """Note that input is over."""
         if self._map is not None:
             self._set(self.state._replace(open=0))
             self._data = self._map[:]
@@ -78,7 +78,7 @@ class Counters:
             self._map = None
 
     def _set(self, state: StdinState) -> None:
-        """In one store: written and pending change together."""
+        """Set both in one store: written and pending change together."""
         assert self._map is not None
         self.state = state
         self._map[: STDIN_FORMAT.size] = state.to_bytes()
@@ -95,12 +95,12 @@ def _grow(fd: int) -> int:
 
 
 def reserve_uncertain(directory: int) -> None:
-    """Makes the state anew where it was removed: how far input has got is not known, so no more of it is taken."""
+    """Make the state anew where it was removed: how far input has got is not known, so no further input is taken."""
     reserve_state(directory, StdinState(pending=1))
 
 
 def reserve_state(directory: int, state: StdinState = StdinState()) -> None:  # noqa: B008
-    """Takes the room for the state before the command starts, so that a full disk is no concern later."""
+    """Take the room for the state before the command starts, so that a full disk does not matter later."""
     fd = open_regular(STDIN_STATE, os.O_RDWR | os.O_CREAT, directory)
     try:
         os.posix_fallocate(fd, 0, STDIN_BYTES)

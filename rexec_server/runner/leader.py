@@ -23,7 +23,7 @@ class Leader:
         return cls(pid, os.pidfd_open(pid))
 
     def status(self) -> Status | None:
-        """How it ended. None: it runs, or, when it is over, cannot be known now or ever."""
+        """Return how it ended. None: it runs, or, when it is over, cannot be known now or ever."""
         try:
             status = linux.peek_status(self.pidfd)
         except ChildProcessError:
@@ -37,7 +37,7 @@ class Leader:
 
     @property
     def withheld(self) -> bool:
-        """Whether it is our child and over, and its tracer will tell us later how it ended."""
+        """True when it is our child and over, and its tracer will tell us later how it ended."""
         try:
             return linux.peek_status(self.pidfd) is None and linux.is_over(self.pidfd)
         except ChildProcessError:

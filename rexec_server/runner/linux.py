@@ -119,7 +119,7 @@ def peek_usage(pidfd: int) -> Usage | None:
 
 
 def next_child_to_see() -> int | None:
-    """Some child that has ended and is not reaped, or one that is traced by us and stopped; None when there is none."""
+    """Return a child that is over but not reaped, or that is traced by us and stopped; None when there is none."""
     try:
         result = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     except ChildProcessError:

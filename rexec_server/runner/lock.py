@@ -50,6 +50,6 @@ def note_floor(lock: int, floor: int) -> None:
 
 
 def noted_floor(lock: int) -> int:
-    """The floor that a predecessor kept; 0 if there was none."""
+    """Return the floor that a predecessor kept; 0 if there was none."""
     data = os.pread(lock, FLOOR_FORMAT.size, FLOOR_POSITION)
     return int(FLOOR_FORMAT.unpack(data)[0]) if len(data) == FLOOR_FORMAT.size else 0

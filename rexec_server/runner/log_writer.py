@@ -115,13 +115,13 @@ class LogWriter:
 
     @property
     def full(self) -> bool:
-        """With WAIT: whether there is no room, and none can be made."""
+        """True when, with WAIT, there is no room and none can be made."""
         if self._overflow != Overflow.WAIT or (self._segment >= 0 and self._room() > 0):
             return False
         return len(self._offsets) >= self._segments and not self._may_drop()
 
     def _may_drop(self) -> bool:
-        """Whether the oldest segment is nobody's to read any more."""
+        """Tell if the oldest segment is not held for any reader."""
         if self._overflow != Overflow.WAIT:
             return self._overflow == Overflow.DROP_OLDEST
         return (self._offsets[1] if len(self._offsets) > 1 else self.end) <= self.floor

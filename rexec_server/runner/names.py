@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rexec_server.runner.loop import Loop
 
-# Whoever removes a directory removes what is in it first, and must not find a name made anew meanwhile.
+# One who removes a directory removes what is in it first, and must not find a name made anew meanwhile.
 DELAY_SECONDS = 0.3
-# By default it is ignored: it ends nobody who does not handle it yet, or not any more.
+# By default it is ignored: it ends no process that does not handle it yet, or not any more.
 _SIGNAL = signal.SIGURG
 _WHAT = fcntl.DN_DELETE | fcntl.DN_RENAME
 

@@ -52,7 +52,7 @@ class Output:
             self._go_on()
 
     def hold(self, floor: int) -> None:
-        """Nothing from this offset on is dropped any more; what is before it may be."""
+        """Drop nothing from this offset on any more; what is before it may be dropped."""
         self._log.floor = floor
         note_floor(self._bell, floor)
         if self.log_full and not self._log.full:
@@ -155,7 +155,7 @@ class Output:
         self.on_wait()
 
     def _tell(self, waiting: Waiting) -> None:
-        """Once, not at each try."""
+        """Tell it once, not at each try."""
         if waiting != self._told:
             self._told = waiting
             ring(self._bell, waiting)

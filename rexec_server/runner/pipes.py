@@ -139,7 +139,7 @@ def open_commands_output(directory: int, channel: Channel) -> int:
 
 
 def open_commands_input(directory: int) -> int:
-    """The command's end of its input. The runner holds a write end, so it does not end before its time."""
+    """Open the command's end of its input. The runner holds a write end, so it does not end before its time."""
     fifo = _open_fifo(FIFO_IN, os.O_RDONLY, directory)
     os.set_blocking(fifo, True)
     return fifo

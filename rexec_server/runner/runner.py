@@ -43,7 +43,7 @@ _log = logging.getLogger("rexec.runner")
 
 REAP_RETRY_SECONDS = 0.1
 FIND_RETRY_SECONDS = 5.0
-# How often it looks whether what was in a spool that is gone is settled.
+# The interval of looks whether what was in a spool that is gone is settled.
 MAKE_WAY_SECONDS = 0.2
 # An upgrade waits for a start no longer than this once its command is on record: it may hang before its exec.
 SLOW_START_SECONDS = 2.0
@@ -278,7 +278,7 @@ class Runner:
             self._note_boot()
 
     def _find(self, name: str, doubted: bool) -> None:
-        """Looks at an execution from before our time. doubted: its exit record may be no record."""
+        """Looks at an execution from before our time. doubted: its exit record may not be a valid record."""
         if is_hidden(name) or (not self._after_boot and not doubted and is_settled(self._spool, name)):
             return  # not an execution yet, or all is done
         try:

@@ -130,7 +130,7 @@ def _supervise(order: Order, lock: int, site: Site) -> None:
     supervision.start_error = failure
     control = Control(loop, order.directory, supervision, site.trusted_uids)
     loop.on_child(lambda: supervision.reap_orphans(children(os.getpid())))
-    supervision.reap_orphans(children(os.getpid()))  # what came before that told nobody
+    supervision.reap_orphans(children(os.getpid()))  # what came before that went unnoticed
     Starting(loop, born.failure, decided)
     supervision.start()
     loop.run()

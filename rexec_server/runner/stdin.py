@@ -28,7 +28,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 class StdinWrite:
-    """One write that waits for the command to read. `done(error)` is called once: all is in, or no more can be.
+    """One write that waits for the command to read. `done(error)` is called once: all is in, or nothing further can be.
 
     writer: whose counter the offset is in; empty: the one that all without a name share.
     skipped: how much of data had been accepted before it was begun.
@@ -75,7 +75,7 @@ class StdinFeed:
             self._advance()
 
     def abandon(self, write: StdinWrite) -> None:
-        """Nobody waits for it any more: what is not in yet stays out."""
+        """Abandon a write that is not waited for any more: what is not in yet stays out."""
         if write in self._queue:
             self._queue.remove(write)
             write.done("abandoned")
@@ -115,7 +115,7 @@ class StdinFeed:
             self._loop.watch(self._fifo, WRITE, lambda _: self._advance())
 
     def _refusal(self, write: StdinWrite) -> str | None:
-        """What stands against a write; notes what of it is there already."""
+        """Return what stands against a write; note what of it is there already."""
         if write.writer and not self._counters.has_writers:
             return "nameless"
         written = self._counters.written(write.writer, write.offset)

@@ -141,7 +141,7 @@ class Supervision:
         return not self._exited and self._parts.leader.status() is None
 
     def attend(self, holder: bool = False) -> None:
-        """Somebody follows, now: the time until the command is taken for abandoned begins anew.
+        """Note that a reader follows now: the time until the command is taken for abandoned begins anew.
 
         Only a holder can end a wait for readers; so only for a holder that time, too, begins anew.
         """
@@ -155,11 +155,11 @@ class Supervision:
             )
 
     def hold(self, floor: int) -> None:
-        """With WAIT: nothing from this offset on is dropped."""
+        """Drop nothing from this offset on, with WAIT."""
         self._output.hold(floor)
 
     def _time_wait(self) -> None:
-        """While the command waits for a reader, and no holder is attached, a clock runs."""
+        """Run a clock while the command waits for a reader, and no holder is attached."""
         if self._waiting:
             self._waiting.cancel()
         if self._output.log_full and not self._exited and self._terms.waiting_timeout is not None:
@@ -194,7 +194,7 @@ class Supervision:
         self._arm_kill(self._ending.kill_at)
 
     def lose(self) -> None:
-        """Its directory is gone, and with it the place of its record: nothing of it goes on that nobody knows of."""
+        """Give it up: its directory is gone, and with it the place of its record. Nothing of it goes on unknown."""
         if not self._exited:
             self._ending = Ending(Reason.LOST, time.monotonic())
             self._parts.tree.kill()
@@ -216,7 +216,7 @@ class Supervision:
         self._kill = self._loop.call_later(UNKILLABLE_SECONDS, self._give_up_start)
 
     def _give_up_start(self) -> None:
-        """A process that hangs in the kernel before its exec is killed when it comes back, and never runs anything."""
+        """Give up a process that hangs in the kernel before its exec: when it comes back it dies, and runs nothing."""
         if not self._parts.tree.executed:
             self._hangs = True
             self.start_error = self.start_error or StartError("ECANCELED", _HANGS)
@@ -295,7 +295,7 @@ class Supervision:
             self._on_gone()
 
     def _is_unsure(self) -> bool:
-        """Whether how it ended may still come to be known, as when its tracer lets it go."""
+        """Tell if the way it ended may still come to be known, as when its tracer lets it go."""
         if self._status is None or self._parts.leader.usage is None:
             self._status = self._parts.leader.status() or self._status
         return self._status is None and self._parts.leader.withheld
@@ -329,7 +329,7 @@ class Supervision:
         )
 
     def _find_start_error(self) -> StartError | None:
-        """Why it certainly never ran, as its process told us, or whoever supervised it before."""
+        """Find why it certainly never ran, as its process told us, or an earlier supervisor of it."""
         error = self.start_error or self._parts.draft.start_error()
         if error is None and self._status == _NOT_EXECUTED and not self._parts.tree.executed:
             error = StartError("ECANCELED", "its process ended before it was executed")  # and its note was lost

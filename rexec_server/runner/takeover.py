@@ -146,7 +146,7 @@ class Takeover:
         self._loop.watch(shim, READ, died)
 
     def _share_lock(self, directory: int) -> int | None:
-        """The lock, which a process that hangs before its exec has from its dead shim; ours as soon as it is free."""
+        """Share the lock that a process hanging before its exec has from its dead shim; ours as soon as it is free."""
         start = readable_start(directory)
         if start is None or has_executed(start.pid, start.pid_start):
             return None
@@ -254,7 +254,7 @@ class Takeover:
         self._lose(remains, lock, draft, why)
 
     def _lose(self, remains: Remains, lock: int, draft: ExitDraft, why: str) -> None:
-        """Nothing of it lives; records that its end is not known."""
+        """Record that its end is not known: nothing of it lives."""
         try:
             finish_unseen(remains.execution, draft, self._unknowable(remains, draft, why))
         except OSError:  # no room, or no descriptor

@@ -1,6 +1,6 @@
 """Letting go of processes that made their supervisor their tracer.
 
-PTRACE_TRACEME makes a process's parent its tracer, and an orphan's parent is whoever supervises its command. Such a
+PTRACE_TRACEME makes a process's parent its tracer, and an orphan's parent is the supervisor of its command. Such a
 process stops at each signal until its tracer continues it, and a thread of it that ended keeps all of it unreaped. We
 trace nothing: it is detached at its first stop, and goes on as if it had never asked.
 """
@@ -49,11 +49,11 @@ def _let_thread_go(pid: int, tid: int) -> None:
     if result.si_code not in DEATHS:
         _detach(tid, _pending_signal(tid))
     elif tid != pid:
-        os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | _WCLONE)  # a process is reaped by whoever records its end
+        os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | _WCLONE)  # the recorder of a process's end reaps it
 
 
 def _pending_signal(tid: int) -> int:
-    """The signal that it was about to get when it stopped; 0 when there is none."""
+    """Return the signal that it was about to get when it stopped; 0 when there is none."""
     info = ctypes.create_string_buffer(128)
     if _libc.ptrace(_PTRACE_GETSIGINFO, tid, None, ctypes.addressof(info)) != 0:
         return 0  # it is stopped by a signal that it has got already

@@ -35,7 +35,7 @@ class ProcessTree:
 
     @property
     def executed(self) -> bool:
-        """Whether the leader has come to its exec."""
+        """True when the leader has come to its exec."""
         return has_executed(self._leader, self._leader_start)
 
     def members(self) -> set[int]:

@@ -55,7 +55,7 @@ class Undertaker:
 
     @property
     def busy(self) -> bool:
-        """Whether somebody waits for an end."""
+        """True when an end is waited for."""
         return bool(self._vanished)
 
     def end(self, name: str, directory: int | None, then: Callable[[], None]) -> None:

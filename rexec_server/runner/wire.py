@@ -1,4 +1,4 @@
-"""How server, runner and shims talk: JSON objects in frames on a unix socket.
+"""The protocol between server, runner and shims: JSON objects in frames on a unix socket.
 
 A frame is its length as four bytes, big-endian, then UTF-8 JSON. A peer that breaks this is disconnected. Where
 the JSON has `payload`, so many bytes follow it as they are: only to a supervisor whose `info` has that feature.

@@ -139,7 +139,7 @@ def test_exit_statuses(fake: FakeServer, state: pb.Execution, status: int, said:
 
 @pytest.mark.parametrize("command", [["run", "--", "foo"], ["follow", "x"]], ids=str)
 def test_output_that_is_not_whole_is_no_success(fake: FakeServer, command: list[str]) -> None:
-    """Whatever the command returned: 255, and one last line for all gaps, with what keeps more; --gaps accepts it."""
+    """For any status of the command: 255, and one last line for all gaps, with what keeps more; --gaps accepts it."""
     log, chunks = counted(10)
     state = failed(exit_code=7, reason=pb.REASON_EXITED)
     state.log_end_offset = state.totals[0].bytes_produced = len(log)
@@ -188,7 +188,7 @@ def test_a_poll_says_that_there_is_more(fake: FakeServer) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
 def test_a_poll_that_is_not_whole_is_no_success(fake: FakeServer, options: list[str]) -> None:
-    """What was asked for and is no longer kept is told last, unless it is accepted."""
+    """Output that was asked for and is no longer kept is told last, unless it is accepted."""
     state = wire.PollResponse(execution=execution(b"abc"), chunks=[chunk(2, b"c")], next_offset=3, skipped_bytes=2)
     fake.on("Poll", reply(state))
     code, out, err = rexec(fake, "poll", "x", "--since", "0", *options)
@@ -349,7 +349,7 @@ def test_a_pipe_is_forwarded_to_its_end(fake: FakeServer, size: int) -> None:
 
 
 def test_forwarded_input_has_a_writer_of_its_own(fake: FakeServer) -> None:
-    """Where the server knows writers, another's bytes cannot be taken for ours, nor ours for its."""
+    """If the server knows writers, another's bytes cannot be taken for ours, nor ours for its."""
     stdin, data = open_stdin(fake), os.urandom(3 << 20)
     fake.on("GetServerInfo", reply(wire.GetServerInfoResponse(features=["writer"])))
     process = start(fake, "run", "--", "cat", stdin=subprocess.PIPE)

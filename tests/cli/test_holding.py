@@ -30,7 +30,7 @@ from tests.waiting import eventually
 
 WITHIN = 60
 MIB = 1 << 20
-# What `rexec` may hold of the output itself, beyond a pipe: the piece that it is writing.
+# The output that `rexec` may hold itself, beyond a pipe: the piece that it is writing.
 PIPE = 64 << 10
 
 STARTED: list[subprocess.Popen] = []
@@ -38,7 +38,7 @@ STARTED: list[subprocess.Popen] = []
 
 @pytest.fixture(autouse=True)
 def _nothing_left_running() -> Iterator[None]:
-    """A test that fails must not leave its command behind."""
+    """End the command that a failed test would leave behind."""
     yield
     while STARTED:
         with STARTED.pop() as process:
@@ -85,7 +85,7 @@ def test_the_mode_is_chosen(fake: FakeServer, option: str, overflow: int) -> Non
 
 
 def test_a_blocked_pipe_is_not_acknowledged(fake: FakeServer) -> None:
-    """What is written out is used; what waits in this process for a pipe that nobody reads is not."""
+    """Bytes that are written out are used; those that wait in this process for a pipe without a reader are not."""
     held = HeldLog(fake, os.urandom(4 * MIB), limit=2 * MIB)
     process = start(fake, "run", "--", "x")
     taken = process.stdout.read(MIB)
@@ -111,7 +111,7 @@ def test_leaving_releases(fake: FakeServer) -> None:
 
 
 def test_leaving_that_cannot_release_does_not_say_so(fake: FakeServer) -> None:
-    """Where the server does not answer, the command waits: that is what is told."""
+    """If the server does not answer, the command waits: that is what is told."""
     HeldLog(fake, os.urandom(4 * MIB), limit=MIB)
     fake.on("Signal", reply(wire.SignalResponse(execution=execution())))
     fake.on("Acknowledge", refuse(StatusCode.FAILED_PRECONDITION, "no"))

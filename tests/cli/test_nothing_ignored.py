@@ -1,4 +1,4 @@
-"""What is given to `rexec` is used, or refused: never silently dropped."""
+"""Everything that is given to `rexec` is used, or refused: never silently dropped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ready(fake: FakeServer) -> FakeServer:
 
 
 def rexec(fake: FakeServer, *arguments: str, **options) -> tuple[int, bytes, str]:
-    """Exit status, stdout, stderr."""
+    """Return exit status, stdout, stderr."""
     if "input" not in options:
         options.setdefault("stdin", subprocess.DEVNULL)
     line = [sys.executable, "-m", "rexec_client", "--target", fake.target, *arguments]
@@ -37,7 +37,7 @@ def rexec(fake: FakeServer, *arguments: str, **options) -> tuple[int, bytes, str
 
 
 def full_pipe(data: bytes) -> tuple[int, int]:
-    """A pipe that has these bytes, and whose writer is still there."""
+    """Return a pipe that has these bytes, and whose writer is still there."""
     reader, writer = os.pipe()
     os.write(writer, data)
     return reader, writer
@@ -89,7 +89,7 @@ def test_exec_in_a_loop_takes_nothing_from_it(ready: FakeServer, tmp_path: Path,
 
 
 def test_exec_in_a_script_that_comes_through_a_pipe(ready: FakeServer) -> None:
-    """`ssh host sh -s < script`: the rest of the script is no input for a command in it."""
+    """`ssh host sh -s < script`: the rest of the script is not input for a command in it."""
     line = f"{sys.executable} -m rexec_client --target {ready.target} exec --id mine -- x"
     done = subprocess.run(
         ["sh", "-s"], input=f"{line}\necho next\n".encode(), capture_output=True, timeout=WITHIN, env=IMPORTS

@@ -1,4 +1,4 @@
-"""A server whose command waits for its readers: it gives no more than `limit` bytes beyond what was acknowledged."""
+"""A server whose command waits for its readers: it gives at most `limit` bytes beyond what was acknowledged."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def real(server: Server) -> Iterator[Client]:
 
 
 def test_two_handles_in_turn(real: Client) -> None:
-    """Whoever attaches writes beside the one who started it: all bytes arrive, in the order of the calls."""
+    """A second handle writes beside the one that started it: all bytes arrive, in the order of the calls."""
     first = real.start(["cat"], stdin=True)
     second = real.attach(first.exec_id)
     words = [f"{number} " for number in range(20)]
@@ -94,7 +94,7 @@ def precondition(reason: str) -> Any:
 
 
 def test_a_lost_answer_doubles_nothing(fake: FakeServer, client: Client) -> None:
-    """The repeat has the same name and offset, and what it brings again is no other's."""
+    """The repeat has the same name and offset, and what it brings again is not another's."""
     writers = Writers(fake)
     fake.on("WriteStdin", writers.lost, writers.lost, writers.write, writers.lost, writers.write)
     handle = client.start(["cat"], stdin=True)
@@ -150,7 +150,7 @@ def test_bytes_that_were_skipped_are_told(fake: FakeServer, client: Client) -> N
 
 
 def test_a_repeat_may_be_skipped(fake: FakeServer, client: Client) -> None:
-    """After an answer that did not come, as much as was sent may have arrived: that is no other's."""
+    """After an answer that did not come, as much as was sent may have arrived: that is not another's."""
     stdin = Stdin()
 
     def lost(request: Any, context: Any) -> None:
@@ -184,7 +184,7 @@ def test_a_forgotten_writer(fake: FakeServer, client: Client, doubtful: bool) ->
 
 
 def test_input_that_can_go_nowhere_ends_the_run(fake: FakeServer, client: Client) -> None:
-    """Where nothing more is taken and the command waits all the same, its caller does not wait with it."""
+    """If nothing more is taken and the command waits all the same, its caller does not wait with it."""
     Writers(fake)
     detail = error_details_pb2.ErrorInfo(reason="STDIN_CLOSED", domain="rexec", metadata={"open": "true"})
     fake.on("WriteStdin", refuse(StatusCode.FAILED_PRECONDITION, "a supervisor died while it wrote", detail))
@@ -222,7 +222,7 @@ def test_much_input_over_restarts_of_the_server(own_server: Server) -> None:
 
 
 def test_a_supervisor_dies_under_much_input(own_server: Server) -> None:
-    """What was on its way arrives once; or the write fails, and says that the command waits."""
+    """Input that was on its way arrives once; or the write fails, and says that the command waits."""
     data, failures = os.urandom(24 << 20), []
     with Client(own_server.target, caller="alice", retry_timeout=60) as client:
         handle = client.start(["sha256sum"], stdin=True)

@@ -1,6 +1,6 @@
 """The wall clock of a whole Python program, set by a file: Python reads this module at its start, wherever it finds it.
 
-It stands for what libfaketime does, and for a clock that somebody sets. Clocks that nobody can set go on as they are.
+It stands for what libfaketime does, and for a clock that is set. Clocks that cannot be set go on as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _time, _time_ns = time.time, time.time_ns
 
 
 def _step() -> float:
-    """Seconds that the clock is ahead, or, below zero, behind."""
+    """Return the seconds that the clock is ahead, or, below zero, behind."""
     with open(_FILE or os.devnull) as file:
         return float(file.read() or 0)
 

@@ -61,7 +61,7 @@ def test_what_is_written_does_not_wait_for_a_look(database: Database) -> None:
 
 
 def test_a_look_sees_what_was_noted_before(database: Database) -> None:
-    """Although nobody waited for the note, and it was not on disk yet."""
+    """A look sees a note that is not waited for, and is not on disk yet."""
 
     async def run() -> None:
         for number in range(1, 20):

@@ -71,7 +71,7 @@ def test_who_gives_up_takes_no_turn() -> None:
 
 
 def test_a_turn_that_lasts_too_long_keeps_nobody_waiting() -> None:
-    """After its time the next one enters; the end of the long one then lets nobody in a second time."""
+    """After its time the next one enters; the end of the long one does not let a second one in."""
 
     async def scenario() -> None:
         queue, ending = FairQueue(1), asyncio.Event()
@@ -123,7 +123,7 @@ class Clock:
 
 
 def test_after_a_long_turn_its_caller_rests() -> None:
-    """Whoever took long waits for as long: what others ask for meanwhile comes first, however long one's queue is."""
+    """A caller that took long waits for as long: others' requests come first meanwhile, however long one's queue is."""
 
     async def scenario() -> list[str]:
         clock, order, begun = Clock(), list[str](), asyncio.Event()

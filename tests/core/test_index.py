@@ -34,7 +34,7 @@ def index(tmp_path: Path) -> Iterator[Index]:
 
 
 def labels(number: int) -> dict[str, str]:
-    """The subset of that number."""
+    """Return the subset of that number."""
     return {name: "x" for bit, name in enumerate(LABELS) if number >> bit & 1}
 
 

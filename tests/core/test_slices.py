@@ -17,7 +17,7 @@ def busy(steps: int, done: list[int]) -> Steps[int]:
 
 
 def test_others_run_between_slices() -> None:
-    """What needs a turn of the loop gets it after each slice, not after all the work."""
+    """Work that needs a turn of the loop gets it after each slice, not after all the work."""
 
     async def run() -> None:
         done, turns = [0], list[int]()
@@ -50,7 +50,7 @@ def test_long_works_take_turns() -> None:
 
 
 def test_little_work_does_not_wait() -> None:
-    """It is done before anybody else has a turn."""
+    """It is done before any other has a turn."""
 
     async def run() -> None:
         async def other() -> None:
@@ -67,6 +67,6 @@ def test_little_work_does_not_wait() -> None:
 
 
 def test_work_can_be_done_at_once() -> None:
-    """Where nobody waits."""
+    """Work is done at once if no other work waits."""
     assert at_once(busy(3, [0])) == 3
     assert one_slice(busy(0, [0]))

@@ -40,7 +40,7 @@ def test_the_output_and_then_the_end(url: str) -> None:
 
 
 def test_a_json_command_writes_to_one_console(url: str) -> None:
-    """What it writes to standard error stands where it wrote it, in one channel."""
+    """Bytes on standard error stand where the command wrote them, in one channel."""
     ask(url, "POST", "/api/exec/me", {"cmd": "echo o1; echo e1 >&2; echo o2"})
     with Stream(url, "/api/follow/me") as stream:
         events = list(stream)

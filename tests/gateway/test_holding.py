@@ -50,7 +50,7 @@ def test_who_only_polls_can_hold(url: str) -> None:
 
 
 def test_who_follows_holds_what_is_not_acknowledged(url: str) -> None:
-    """What came over a stream is kept until it was used up: a holder that is cut off goes on where it really was."""
+    """Output from a stream is kept until it was used up: a holder that is cut off goes on where it really was."""
     start(url, "one")
     with Stream(url, f"{RUNS}/one/follow?holder=me&offset=0") as stream:
         events = list(itertools.islice(stream, 2))
@@ -156,7 +156,7 @@ def test_the_newest_of_a_group_needs_no_id(url: str) -> None:
 
 
 def test_the_modes_hold_nothing(with_gateway: Callable[..., Server]) -> None:
-    """A JSON command never waits for its caller, also where nobody polls."""
+    """A JSON command never waits for its caller, also where it is not polled."""
     url = with_gateway("--output-bytes", str(LIMIT)).gateway
     exec_id = ask(url, "POST", "/api/exec/me", {"cmd": f"seq 1 {LINES}"}).json["exec_id"]
     me = {"Authorization": "Bearer me"}

@@ -24,13 +24,13 @@ LONG_SIZE = SIZE + SIZE // 99
 
 @pytest.fixture
 def server(with_gateway: Callable[..., Server]) -> Server:
-    """A server that keeps little of each output, with its gateway."""
+    """Provide a server that keeps little of each output, with its gateway."""
     return with_gateway("--output-bytes", str(LIMIT))
 
 
 @pytest.fixture
 def url(server: Server) -> str:
-    """Where that gateway is."""
+    """Return the address of that gateway."""
     return server.gateway
 
 
@@ -42,7 +42,7 @@ def run(server: Server, exec_id: str, line: str, **more: Any) -> None:
 
 
 def test_a_poll_says_how_much_is_no_longer_kept(url: str) -> None:
-    """What was shown, what was left out for its length and what is gone add up to all that was written."""
+    """Output that was shown, left out for its length, or is gone adds up to all that was written."""
     ask(url, "POST", "/api/exec/me", {"cmd": LONG})
     eventually(lambda: ask(url, "GET", "/api/follow/me").body.count(b"event: end"))
     answer = poll(url, "me")
@@ -53,7 +53,7 @@ def test_a_poll_says_how_much_is_no_longer_kept(url: str) -> None:
 
 
 def test_a_poll_counts_what_is_missing_from_the_last_one_on(url: str, tmp_path: Path) -> None:
-    """What a caller has seen before is not missing to it."""
+    """Output that a caller has seen before is not missing to it."""
     go = tmp_path / "go"
     ask(url, "POST", "/api/exec/me", {"cmd": f"echo seen; until [ -e {go} ]; do sleep 0.02; done; {LONG}"})
     assert "missing_bytes" not in eventually(lambda: found if (found := poll(url, "me"))["output"] == "seen" else None)

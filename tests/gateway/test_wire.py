@@ -49,13 +49,13 @@ def hasty() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def patient() -> Iterator[int]:
-    """A gateway that waits for longer than any test: what is answered is not for others' time being over."""
+    """Provide a gateway that waits for longer than any test: an answer does not come from another's time being over."""
     yield from _serve(600)
 
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, ssl.SSLContext]]:
-    """A patient one with TLS, and what its clients trust."""
+    """Provide a patient one with TLS, and what its clients trust."""
     authority, place = Authority(), tmp_path_factory.mktemp("tls")
     pair = authority.for_server("127.0.0.1")
     for name, data in (("server.pem", pair.certificate), ("server.key", pair.key)):
@@ -146,7 +146,7 @@ def _trickle(sock: socket.socket, over: threading.Event) -> None:
 
 
 def _crowd(stack: ExitStack, port: int, start: bytes, addresses: int = 40, each: int = 2) -> None:
-    """Connections from many addresses that begin, and say no more."""
+    """Open connections from many addresses that begin, and then stay silent."""
     for address in range(2, 2 + addresses):
         for _ in range(each):
             stack.enter_context(_connect(port, f"127.0.0.{address}")).sendall(start)

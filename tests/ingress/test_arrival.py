@@ -1,4 +1,4 @@
-"""What of a client's first bytes may go on to gRPC, and what is held until it has acknowledged the SETTINGS."""
+"""The first bytes of a client: those that may go on to gRPC, and those held until it has acknowledged the SETTINGS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CALL = blocks(1, request(b"/a.B/C")) + frame(DATA, 1, 1, b"hello")
 
 
 def fed(data: bytes, cuts: list[int] = []) -> tuple[bytes, Arrival]:  # noqa: B006 (it is only read)
-    """What goes on of these bytes, when they come in pieces."""
+    """Return what goes on of these bytes, when they come in pieces."""
     arrival, passed, at = Arrival(), b"", 0
     for end in [*sorted(cuts), len(data)]:
         passed += arrival.feed(data[at:end])
@@ -67,7 +67,7 @@ def test_what_only_looks_like_an_acknowledgement(false: bytes) -> None:
 
 
 def test_headers_of_no_stream_are_held_too() -> None:
-    """gRPC would decode them before it finds that they are nobody's."""
+    """gRPC would decode them before it finds that they are of no stream."""
     stray = frame(HEADERS, END_HEADERS, 0, b"\x82" * 100)
     assert fed(PREFACE + OWN + stray)[0] == PREFACE + OWN
 
@@ -83,7 +83,7 @@ def test_headers_of_no_stream_are_held_too() -> None:
     ],
 )
 def test_who_is_cut_off(data: bytes, why: str) -> None:
-    """What no client sends, and more than is held, ends the connection."""
+    """Bytes that no client sends, and more than is held, end the connection."""
     with pytest.raises(NotHttp2, match=why):
         fed(data)
 

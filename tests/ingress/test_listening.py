@@ -56,7 +56,7 @@ class Behind:
 async def before(
     path: Path, tls: Tls | None = None, *, seconds: float = 60.0, host: str = "127.0.0.1", bounds: Bounds = ROOMY
 ) -> AsyncIterator[tuple[Behind, Callable[..., Any]]]:
-    """An ingress, and how to connect to it."""
+    """Provide an ingress, and a way to connect to it."""
     behind = Behind(path / "behind.sock")
     await behind.start()
     ingress = Ingress(behind.path, tls, bounds, seconds)
@@ -73,7 +73,7 @@ async def before(
 
 
 async def begin(streams: Streams) -> Streams:
-    """An honest beginning, which comes back."""
+    """Send an honest beginning, which comes back."""
     reader, writer = streams
     writer.write(BEGINNING)
     assert await reader.readexactly(len(BEGINNING)) == BEGINNING
@@ -95,7 +95,7 @@ async def hang_up(streams: Streams) -> None:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> tuple[Tls, ssl.SSLContext]:
-    """A listener's certificate, and what its clients trust."""
+    """Provide a listener's certificate, and what its clients trust."""
     maker = Authority()
     pair = maker.for_server("localhost")
     for name, data in (("ca.pem", maker.certificate), ("server.pem", pair.certificate), ("server.key", pair.key)):
@@ -237,7 +237,7 @@ def test_one_address_does_not_take_all_connections(tmp_path: Path) -> None:
 
 
 async def _until_served(connect: Callable[..., Any]) -> None:
-    """The end of a connection is seen a moment later than it is."""
+    """Wait: the end of a connection is seen a moment later than it is."""
     while True:
         streams = await connect()
         try:

@@ -16,14 +16,14 @@ from tests.servers import Server
 
 LIMIT = 64 * MIB
 KILLS, CUTS = 3, 10
-# How long the reader reads nothing at first, and after each kill of the server.
+# The time for which the reader reads nothing at first, and after each kill of the server.
 PAUSE_SECONDS = 5.0
 # A file of random bytes is given so often: ten gigabytes need no room of their own.
 FILE_BYTES = 500 * 1000 * 1000
 
 
 def measure_plain(gigabytes: int) -> Sequence[Row]:
-    """In plaintext, from a server for development."""
+    """Measure in plaintext, from a server for development."""
     with tempfile.TemporaryDirectory() as directory:
         server = Server(Path(directory) / "state")
         place = Place(server.target, (), server.state_dir / "spool", server.restart)
@@ -31,7 +31,7 @@ def measure_plain(gigabytes: int) -> Sequence[Row]:
 
 
 def measure_tls(gigabytes: int) -> Sequence[Row]:
-    """Over TLS and with tokens, from a server for production."""
+    """Measure over TLS and with tokens, from a server for production."""
     with tempfile.TemporaryDirectory() as directory:
         big = _file(Path(directory))
         arguments = ["/bin/cat", *[str(big)] * _times(gigabytes)]

@@ -38,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True)
 class PipeFigures:
-    """What came of it."""
+    """The figures of one run."""
 
     size: int
     seconds: float
@@ -131,7 +131,7 @@ def _size(spool: Path) -> int:
 
 
 def _peak(pid: int) -> int:
-    """The largest resident set of a process so far, in bytes; 0 when it is gone."""
+    """Return the largest resident set of a process so far, in bytes; 0 when it is gone."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -142,7 +142,7 @@ def _peak(pid: int) -> int:
 def _harms(
     size: int, kills: int, cuts: int, kill: Callable[[], object], cut: Callable[[], object]
 ) -> list[tuple[int, Callable[[], object]]]:
-    """What is done at which byte, spread over all of them."""
+    """Return what is done at which byte, spread over all of them."""
     plan = [(size * (number + 1) // (kills + 1), kill) for number in range(kills)]
     plan += [(size * (2 * number + 1) // (2 * cuts), cut) for number in range(cuts)]
     return sorted(plan, key=lambda harm: harm[0])

@@ -59,7 +59,7 @@ class Stage:
         self.server.__exit__()
 
     def _follow(self, _: Any, context: grpc.ServicerContext) -> Iterator[api.FollowResponse]:
-        """With heartbeats only, by which the gateway notices who is gone: what changes need not be told here."""
+        """Follow with heartbeats only, by which the gateway notices who is gone: what changes need not be told here."""
         yield snapshot(self.execution)
         if is_ended(self.execution):
             yield end(self.execution)
@@ -79,7 +79,7 @@ def one_stage(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def stage(page: Page, one_stage: Stage) -> Stage:
-    """The stage with an execution that runs, and the page, which is not open there yet."""
+    """Provide the stage with an execution that runs, and the page, which is not open there yet."""
     # One that is left while it opens its key store may keep that shut for the next page of its origin.
     eventually(lambda: page.text("#caller") == f"as {page.caller}")
     one_stage.set_up()

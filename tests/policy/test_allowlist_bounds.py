@@ -199,7 +199,7 @@ def test_leftovers_may_be_kept_where_the_rule_says_so(tmp_path: Path) -> None:
 
 
 def test_a_rule_may_let_a_command_wait_for_ever(tmp_path: Path) -> None:
-    """`never` is no end of the wait, and no bound of a request's unattended_timeout."""
+    """`never` does not end the wait, and does not bound a request's unattended_timeout."""
     allowlist = load(tmp_path, rule('["/bin/echo"]', 'waiting_timeout = "never"\n'))
     grant = allowlist.decide(ALICE, ask("echo", overflow=Overflow.WAIT, unattended_timeout=1e6))
     assert grant.waiting_timeout == math.inf

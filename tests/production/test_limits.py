@@ -173,7 +173,7 @@ def test_a_caller_runs_so_much_at_once(site: Site) -> None:
 def test_calls_of_one_caller_are_limited(site: Site) -> None:
     """Who calls too often is refused with when to come again, by whichever call; nobody else notices."""
     stub, metadata = site.stub(), site.bearer("olga")
-    # All at once: one after the other they may be no more than are allowed, on a busy machine.
+    # All at once: one after the other they may not exceed what is allowed, on a busy machine.
     asked = [stub.GetServerInfo.future(api.GetServerInfoRequest(), metadata=metadata) for _ in range(2 * CALLS)]
     assert {call.code() for call in asked} == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
     answer = refused(lambda: [info(stub, metadata) for _ in range(CALLS)], "RESOURCE_EXHAUSTED")

@@ -23,7 +23,7 @@ from tests.rpc.calls import refused, request
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 
-# What the distribution's own nginx.conf says around it, for a directory of the test's.
+# The text of the distribution's own nginx.conf around it, for a directory of the test's.
 _AROUND = """
 daemon off;
 pid nginx.pid;

@@ -1,4 +1,4 @@
-"""What comes without a credential: floods of headers, and connections that say nothing. Others do not notice."""
+"""Traffic without a credential: floods of headers, and connections that say nothing. Others do not notice."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.rpc.calls import refused, request
 from tests.waiting import eventually
 
 MIB = 1024 * 1024
-# What a flood may add to the server. Without an ingress, 300 of these blocks add some 600 MiB.
+# The memory that a flood may add to the server. Without an ingress, 300 of these blocks add some 600 MiB.
 MOST_MEMORY = 128 * MIB
 
 
 def beside(site: Site, flood: Flood) -> Result:
-    """Floods, and calls as another until that is over, fifty times at least; each of these calls is answered."""
+    """Flood, and call as another until that is over, fifty times at least; each of these calls is answered."""
     over, calls = threading.Event(), 0
     with ThreadPoolExecutor(1) as pool:
         flooding = pool.submit(flood.run, over)
@@ -89,7 +89,7 @@ def test_silent_connections_keep_nobody_out(site: Site) -> None:
 
 
 def ingress(site: Site) -> psutil.Process | None:
-    """The process before the server's listener for tokens."""
+    """Return the process before the server's listener for tokens."""
     children = psutil.Process(site.pid).children()
     return next((child for child in children if "rexec_server.ingress" in child.cmdline()), None)
 
@@ -144,7 +144,7 @@ def _running(site: Site, name: str) -> pb.Execution | None:
 
 
 def test_the_audit_has_the_clients_address(site: Site) -> None:
-    """Where a call comes from is not hidden by what stands before the server."""
+    """The origin of a call is not hidden by what stands before the server."""
     with socket.create_connection(("127.0.0.1", site.token_port)) as sock:
         own = sock.getsockname()[0]
     site.stub().Exec(request("echo", "from where"), metadata=site.bearer("alice"), timeout=60)

@@ -81,7 +81,7 @@ def test_either_file_names_it(server: Server, kept: str) -> None:
 
 
 def test_what_ran_when_the_copy_was_made(server: Server, tmp_path: Path) -> None:
-    """The index says that it runs: the spool knows how it ended, or nobody does when it was deleted since."""
+    """The index says that it runs: the spool knows how it ended, or it is not known when it was deleted since."""
     for exec_id in ("ended", "deleted"):
         start(server, "sleep", "300", exec_id=exec_id)
     eventually(lambda: all(poll(server, one).execution.state == pb.STATE_RUNNING for one in ("ended", "deleted")))
@@ -149,7 +149,7 @@ def test_an_index_of_no_bytes_is_refused(server: Server) -> None:
 
 
 def test_an_index_that_is_removed_under_its_server(server: Server) -> None:
-    """What nobody could find again is not promised; what runs is seen to its end, and is there after a restart."""
+    """A start that would be lost is not promised; what runs is seen to its end, and is there after a restart."""
     start(server, "sleep", "300", exec_id="runs")
     put_index_back(server, None)
     refused(lambda: start(server, "true", exec_id="later"), "UNAVAILABLE")

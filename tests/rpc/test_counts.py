@@ -1,4 +1,4 @@
-"""How many elements a request has is looked at before anything is done with them."""
+"""The elements of a request are counted before anything is done with them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MANY = {f"n{number}": "" for number in range(100_000)}
 
 
 def call(server: Server, path: str, data: bytes) -> Any:
-    """A call with these bytes as its request, whatever they are."""
+    """Call with these bytes as the request, whatever they are."""
     with grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         return channel.unary_unary(path)(data, timeout=60)
 

@@ -1,4 +1,4 @@
-"""Something else in the place of a file in the spool: damage of one execution, for which nobody else waits."""
+"""Another kind of file in the place of one in the spool: damage of one execution, which delays no other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = [segment_name(0), index_name(0), START, EXIT, EXIT_DRAFT, STDIN_STATE, L
 
 
 def make_socket(path: Path) -> None:
-    """By a short name: a socket's path is limited to 107 bytes."""
+    """Make a socket by a short name: a socket's path is limited to 107 bytes."""
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(f"/proc/self/fd/{directory}/{path.name}")

@@ -34,7 +34,7 @@ from tests.waiting import eventually
 SHARES_SERVER = True
 KIB = 1024
 LIMIT = 256 * KIB
-# What is in the two pipes of a command, and the segment that is being written.
+# The bytes in the two pipes of a command, and the segment that is being written.
 SLACK = 2 * 64 * KIB + LIMIT // 8
 # 64 lines of 16 KiB, each of them its own number; then 3.
 LINES = 64
@@ -47,7 +47,7 @@ def waits(max_bytes: int = LIMIT) -> dict[str, Any]:
 
 
 def waiting(server: Server, exec_id: str) -> pb.Execution:
-    """The execution, once its command waits for a reader."""
+    """Return the execution, once its command waits for a reader."""
 
     def look() -> pb.Execution | None:
         execution = poll(server, exec_id, tail_bytes=0).execution
@@ -67,7 +67,7 @@ def acknowledge(server: Server, exec_id: str, holder: str, offset: int = 0, rele
 
 
 def drained(server: Server, exec_id: str, holder: str, offset: int = 0) -> tuple[bytes, pb.Execution]:
-    """All that a holder gets which follows and acknowledges each message, and the end."""
+    """Return all that a holder gets which follows and acknowledges each message, and the end."""
     data = b""
     for message in follow(server, exec_id, offset=offset, holder=holder):
         assert not message.HasField("gap"), message
@@ -80,7 +80,7 @@ def drained(server: Server, exec_id: str, holder: str, offset: int = 0) -> tuple
 
 
 def kept(spool: Path) -> int:
-    """Bytes of output on disk. The oldest segment may be dropped while we look."""
+    """Return the bytes of output on disk. The oldest segment may be dropped while we look."""
     size = 0
     for file in spool.glob("*.log"):
         with suppress(FileNotFoundError):
@@ -176,7 +176,7 @@ def test_release_lets_it_go_on_until_another_holder_comes(server: Server) -> Non
 
 
 def test_the_slowest_holder_counts(server: Server) -> None:
-    """With two holders nothing is dropped that one of them has not used up; who leaves for good counts no more."""
+    """With two holders nothing is dropped that one of them has not used up; one that left for good no longer counts."""
     start(server, *COUNT, exec_id="two", **waits())
     waiting(server, "two")
     slow = follow(server, "two", offset=0, holder="slow")
@@ -204,7 +204,7 @@ def test_what_was_sent_and_not_acknowledged_is_kept(server: Server) -> None:
 
 
 def test_an_end_while_the_holder_is_behind_loses_nothing(server: Server) -> None:
-    """What is in the pipes when the command exits is stored beyond the limit, and its end is told at once."""
+    """Output in the pipes when the command exits is stored beyond the limit, and its end is told at once."""
     size = LIMIT + 32 * KIB  # the limit, and less than a pipe holds
     start(server, "head", "-c", str(size), "/dev/zero", exec_id="behind", **waits())
     execution = ended(server, "behind")
@@ -238,7 +238,7 @@ def test_one_channel_of_two_holds_only_its_own(server: Server) -> None:
 
 
 def test_kills_of_server_runner_and_shim_move_no_floor(start_server: START_SERVER) -> None:
-    """What a holder has not used up survives the death of each process that keeps it."""
+    """Output that a holder has not used up survives the death of each process that keeps it."""
     server = start_server()
     start(server, *COUNT, exec_id="kills", **waits())
     waiting(server, "kills")
@@ -255,7 +255,7 @@ def test_kills_of_server_runner_and_shim_move_no_floor(start_server: START_SERVE
 
 
 def test_nobody_reads_for_the_waiting_timeout(start_server: START_SERVER) -> None:
-    """A command that waits without a holder is ended, though somebody looks at it; what it wrote stays."""
+    """A command that waits without a holder is ended, though a caller looks at it; what it wrote stays."""
     server = start_server("--waiting-timeout", "1s")
     execution = start(server, *COUNT, exec_id="gone", **waits())
     stream = follow(server, "gone")
@@ -282,7 +282,7 @@ def test_a_holder_that_reads_nothing_may_take_its_time(start_server: START_SERVE
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of eight megabytes."""
+    """Provide a disk of eight megabytes."""
     path = tmp_path / "disk"
     path.mkdir()
     mounted = subprocess.run(

@@ -78,7 +78,7 @@ def test_no_second_runner_without_the_first_ones_file(server: Server) -> None:
 
 @pytest.mark.parametrize("supervisor", ["shim", "runner"])
 def test_a_control_socket_that_was_removed(server: Server, supervisor: str) -> None:
-    """Signals and Cancel reach the command all the same, whoever supervises it."""
+    """Signals and Cancel reach the command all the same, whichever process supervises it."""
     pid = start(server, "sh", "-c", "trap 'echo got' USR1; while :; do sleep 0.1; done", exec_id="c").pid
     control = server.spool_of(pid) / "control"
     if supervisor == "runner":
@@ -95,7 +95,7 @@ def test_a_control_socket_that_was_removed(server: Server, supervisor: str) -> N
 
 
 def test_the_servers_own_socket_is_there_again(start_server: START_SERVER, tmp_path: Path) -> None:
-    """Whoever connects next finds it; the directory has nothing of it when the server has gone."""
+    """The next client finds it; the directory has nothing of it when the server has gone."""
     path = tmp_path / "s" / "rexec.sock"
     path.parent.mkdir()
     server = start_server("--listen", f"unix:{path}")

@@ -27,7 +27,7 @@ FILES = (
     f"{FIRST}.log",
     f"{FIRST}.index",
 )
-# Without these nobody can go on where a dead shim was: what was told of the log, or who runs, is not known any more.
+# Without these no one can go on where a dead shim was: what was told of the log, or who runs, is not known any more.
 NEEDED = ("start", f"{FIRST}.log", f"{FIRST}.index")
 SCRIPT = 'echo out; echo err >&2; until [ -e "$0" ]; do sleep 0.02; done; seq 1 20000; echo late >&2; exit 5'
 LATE = b"".join(b"%d\n" % number for number in range(1, 20001))

@@ -28,7 +28,7 @@ def hanging(tmp_path: Path) -> Iterator[Hanging]:
 
 @pytest.fixture
 def there(tmp_path: Path, hanging: Hanging) -> Iterator[Server]:
-    """A server whose commands get into the directory."""
+    """Provide a server whose commands get into the directory."""
     server = Server(tmp_path / "state", prefix=hanging.prefix, cwd=Path("/"))
     yield server
     server.close()
@@ -75,7 +75,7 @@ def test_s10_a_signal_reaches_it(there: Server, hanging: Hanging) -> None:
 
 @pytest.mark.parametrize("who", ["server", "runner", "shim", "all"])
 def test_s10_it_goes_on_after_a_restart(there: Server, hanging: Hanging, who: str) -> None:
-    """S10: whoever is killed meanwhile, it stays STARTING, and runs once its directory answers."""
+    """S10: whichever process is killed meanwhile, it stays STARTING, and runs once its directory answers."""
     call = hang(there, hanging)
     start = StartRecord.from_bytes(next(there.state_dir.glob("spool/*/start")).read_bytes())
     if who in ("runner", "all"):

@@ -75,7 +75,7 @@ def test_a_repeat_is_told(server: Server, writer: str) -> None:
 
 
 def test_empty_data_asks(server: Server) -> None:
-    """A question moves nothing, makes nobody known, and is answered for this writer; a hole is refused."""
+    """A question moves nothing, makes no writer known, and is answered for this writer; a hole is refused."""
     start(server, "cat", exec_id="cat", **OPEN)
     write(server, "cat", "a", 0, b"abc")
     assert write(server, "cat", "a") == (3, 0)
@@ -235,7 +235,7 @@ def test_a_supervisor_of_an_earlier_version(server: Server) -> None:
 
 
 def test_what_waits_is_bounded(own_server: Server) -> None:
-    """A command that does not read costs server and supervisor no more memory than is said, and delays nobody."""
+    """A command that does not read costs server and supervisor only as much memory as is said, and delays no other."""
     start(own_server, "sh", "-c", "echo on; sleep 60", exec_id="deaf", **OPEN)
     shown(own_server, "deaf", b"on")
     shim = psutil.Process(own_server.shim_pid("deaf"))

@@ -205,7 +205,7 @@ def _reserve_and_die(server: Server, order: api.ExecRequest) -> psutil.Process:
 
 
 def test_died_before_the_spawn_and_it_was_not_spawned(server: Server, tmp_path: Path) -> None:
-    """The order died with the runner, and nobody else can say that it never ran: LOST, and a retry does not run it."""
+    """The order died with the runner, and no one else can say that it never ran: LOST, and a retry does not run it."""
     order = request("sh", "-c", f"echo x >> {tmp_path}/runs", exec_id="open")
     _reserve_and_die(server, order).kill()
     server.start()

@@ -1,4 +1,4 @@
-"""What a command used is the command's own."""
+"""The usage of a command is the command's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.rpc.calls import run
 from tests.servers import Server
 
-# `true` maps its C library and needs no more than this; an interpreter, whose child it was, needs three times as much.
+# `true` maps its C library and needs this much at most; an interpreter, whose child it was, needs three times as much.
 SMALL_BYTES = 4 << 20
 
 

@@ -60,7 +60,7 @@ def test_a_directory_that_vanishes_under_a_dead_server(server: Server, tmp_path:
 
 
 def _unsee(server: Server) -> None:
-    """As if the server had died before it saw any end."""
+    """Make it as if the server had died before it saw any end."""
     import sqlite3
 
     with sqlite3.connect(server.state_dir / "index.sqlite") as db:
@@ -101,7 +101,7 @@ def _tree_of(pid: int, most: int) -> list[psutil.Process]:
 
 
 def _removed(directory: Path) -> bool:
-    """All of it, also what is made there meanwhile."""
+    """Remove all of it, also what is made there meanwhile."""
     shutil.rmtree(directory, ignore_errors=True)
     return not directory.exists()
 
@@ -132,7 +132,7 @@ def test_the_others_are_as_before(start_server: START_SERVER) -> None:
 
 @pytest.mark.parametrize("how", ["removed", "moved"])
 def test_a_whole_spool_that_vanishes(start_server: START_SERVER, how: str) -> None:
-    """What was in it is LOST and ended; another runner makes a new spool, and starts again what is asked for."""
+    """Executions in it are LOST and ended; another runner makes a new spool, and starts again what is asked for."""
     server = start_server()
     tree = eventually(lambda: _tree_of(start(server, "sh", "-c", STAY, exec_id="z").pid, 2))
     spool, runner = server.state_dir / "spool", server.runner_pid
@@ -183,7 +183,7 @@ def test_a_start_is_not_repeated_when_its_directory_is_gone(server: Server, tmp_
 
 
 def _started(server: Server) -> int:
-    """The pid of the one command whose start record is there, and whose end is not."""
+    """Return the pid of the one command whose start record is there, and whose end is not."""
     for path in (server.state_dir / "spool").glob("*/start"):
         if not (path.parent / "exit").exists() and (text := path.read_text()):
             return int(json.loads(text)["pid"])

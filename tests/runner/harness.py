@@ -174,7 +174,7 @@ class Client:
         return Run(self.state_dir / SPOOL / request["id"], {})
 
     def receive(self) -> Message:
-        """The answer to what was sent."""
+        """Return the answer to what was sent."""
         assert self._channel is not None
         return self._channel.receive()
 

@@ -153,6 +153,6 @@ def test_row_11_a_shim_killed_at_the_start_on_a_full_disk(small: Runner, disk: P
 
 
 def _blocked(run: Run) -> None:
-    """The command is stuck in its write: its supervisor says so, and it is alive."""
+    """Wait until the command is stuck in its write: its supervisor says so, and it is alive."""
     eventually(lambda: (run.directory / LOCK).read_bytes()[:1] == Waiting.DISK.value)
     assert runs(run.pid)

@@ -26,7 +26,7 @@ def hanging(tmp_path: Path) -> Iterator[Hanging]:
 
 @pytest.fixture(params=["cgroup", "walk"])
 def there(request: pytest.FixtureRequest, start_runner: Callable[..., Runner], hanging: Hanging) -> Runner:
-    """A runner whose commands get into the directory, once with, once without a cgroup."""
+    """Provide a runner whose commands get into the directory, once with, once without a cgroup."""
     flags = ("--no-cgroup",) if request.param == "walk" else ()
     return start_runner(*flags, prefix=hanging.prefix, cwd="/")
 
@@ -78,7 +78,7 @@ def test_s10_signals_reach_it(there: Runner, hanging: Hanging, number: int) -> N
 def test_s10_what_cannot_be_killed_yet_is_ended_all_the_same(
     start_runner: Callable[..., Runner], hanging: Hanging
 ) -> None:
-    """S10: a process deep in the kernel dies when it comes back; until then nobody waits for it."""
+    """S10: a process deep in the kernel dies when it comes back; until then no caller waits for it."""
     there = start_runner("--no-cgroup", prefix=hanging.prefix, cwd="/")
     run = hang(there, hanging, f"touch {hanging.directory.parent}/ran")
     hanging.take()

@@ -30,7 +30,7 @@ class Link(Channelled):
         self.send_bytes(encode(header) + data)
 
     def take(self, many: int) -> dict[int, Message]:
-        """The next answers, by their numbers."""
+        """Take the next answers, by their numbers."""
         return {answer["number"]: answer for answer in (self.receive() for _ in range(many))}
 
 

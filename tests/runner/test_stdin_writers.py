@@ -1,4 +1,4 @@
-"""Counters of standard input outlive whoever keeps them: shim, runner, and a runner of an earlier version."""
+"""Counters of standard input outlive their keepers: shim, runner, and a runner of an earlier version."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cat(runner: Runner) -> Run:
 
 
 def test_counters_outlive_shim_and_runner(any_runner: Runner) -> None:
-    """A write is repeated, and continued, whoever supervises now."""
+    """A write is repeated, and continued, whichever process supervises now."""
     run = cat(any_runner)
     assert put(run, "a", 0, b"aa ") == (None, 3, 0)
     assert put(run, "b", 0, b"b ") == (None, 2, 0)
@@ -49,7 +49,7 @@ def test_counters_outlive_shim_and_runner(any_runner: Runner) -> None:
 
 
 def test_counters_outlive_a_runner_that_becomes_another_version(runner: Runner) -> None:
-    """What it supervised itself goes on with the counts that it had."""
+    """Executions that it supervised itself go on with the counts that they had."""
     run = cat(runner)
     put(run, "a", 0, b"aa ")
     run.kill_shim()
@@ -62,7 +62,7 @@ def test_counters_outlive_a_runner_that_becomes_another_version(runner: Runner) 
 
 
 def test_the_repeat_of_an_end_after_its_shim(runner: Runner) -> None:
-    """Who lost the answer to the last write is told by the successor that it was accepted."""
+    """A writer that lost the answer to its last write is told by the successor that it was accepted."""
     run = runner.sh("cat; sleep 300 >/dev/null", stdin_mode=StdinMode.OPEN)
     assert put(run, "a", 0, b"abc", eof=True) == (None, 3, 0)
     run.kill_shim()

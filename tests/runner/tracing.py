@@ -45,12 +45,12 @@ FOREVER = {
 
 
 def program(script: str) -> str:
-    """A whole program: Python's own first lines, and then a test's."""
+    """Return a whole program: Python's own first lines, and then a test's."""
     return f"{_PRELUDE}\n{script}"
 
 
 def state(pid: int) -> str:
-    """The letter of a process's state (proc(5)): R, S, T stopped, t stopped for its tracer, Z ended."""
+    """Return the letter of a process's state (proc(5)): R, S, T stopped, t stopped for its tracer, Z ended."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 

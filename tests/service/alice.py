@@ -18,7 +18,7 @@ loader_ok = "callers give it no argument"
 
 
 def connect(example: Deployed) -> Client:
-    """With her certificate."""
+    """Connect with her certificate."""
     return Client(
         f"127.0.0.1:{example.ports[0]}",
         cert=example.path("callers/alice/alice.pem"),

@@ -206,7 +206,7 @@ class Chaos:
             removal.remove_tree(directory)
 
     def _step_the_clock(self, chance: random.Random) -> None:
-        """Days ahead or years behind, and back: once in the life of most executions."""
+        """Step days ahead or years behind, and back: once in the life of most executions."""
         with self._one_scarcity, self._harm.lasting("clock stepped"):
             self._plant.clock.step(chance.choice(CLOCK_STEPS))
             self._wait(chance.uniform(*STOPPED_SECONDS))

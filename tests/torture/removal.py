@@ -22,7 +22,7 @@ def removed(file: str) -> str:
 
 
 def choose(spool: Path, chance: random.Random) -> Path | None:
-    """An execution whose command runs, or None when none does just now."""
+    """Return an execution whose command runs, or None when none does just now."""
     found = sorted(_living(spool))
     return chance.choice(found) if found else None
 
@@ -45,6 +45,6 @@ def unlink(path: Path) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """As `rm -rf` does: what is made in it meanwhile is removed with the rest, the second time."""
+    """Remove it as `rm -rf` does: what is made in it meanwhile is removed with the rest, the second time."""
     for _ in range(2):
         shutil.rmtree(path, ignore_errors=True)

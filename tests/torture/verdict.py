@@ -59,7 +59,7 @@ def judge(seen: Observation, harm: Harm) -> Verdict:
 
 
 def _judge_removed(seen: Observation, execution: wire.Execution) -> Verdict:
-    """Its directory was removed while it lived: LOST, or its end if that was seen before; its output is gone."""
+    """Judge one whose directory was removed while it lived: LOST, or its end if seen before; its output is gone."""
     faults = ["it was run twice"] if seen.runs > 1 else []
     if seen.last is not None and (seen.last.state, _end(seen.last)) != (execution.state, _end(execution)):
         faults.append(f"ended by {_end(execution)}, and now by {_end(seen.last)}")
@@ -71,7 +71,7 @@ def _judge_removed(seen: Observation, execution: wire.Execution) -> Verdict:
 
 
 def _may_be_lost(seen: Observation, harm: Harm) -> str:
-    """Why nobody can know how it ended; empty when somebody must."""
+    """Return why its end may stay unknown; empty when it must be known."""
     if why := double_kill(seen, harm):
         return why
     if harm.of_execution(seen.name, removed("start")) and _shim_kills(seen, harm):

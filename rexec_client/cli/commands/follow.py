@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wish:
-    """What the options say."""
+    """The wish that the options express."""
 
     exec_id: str
     since: int | None
@@ -30,7 +30,7 @@ class Wish:
     as_json: bool
 
     def start(self, execution: Execution) -> int:
-        """The offset to begin at. What a reader that is gone has used up of a waiting command's output is past.
+        """Return the offset to begin at. What a reader that is gone has used up of a waiting command's output is past.
 
         Where all is used up, or a reader that left let the rest go, it is everything that is kept; for one that only
         looks too.

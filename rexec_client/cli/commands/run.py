@@ -91,7 +91,7 @@ async def _start_and_watch(
 
 
 def _tell_of_replay(handle: AsyncExecutionHandle, source: Source | None) -> None:
-    """The command is not run again: what it wrote is shown again, and new input is refused."""
+    """Tell that the command is not run again: what it wrote is shown again, and new input is refused."""
     if is_ended(handle.execution):
         tell(f"{handle.exec_id} already ran; replaying its output")
     else:

@@ -54,7 +54,7 @@ export function outcomeOf(execution) {
   return REASONS[execution.reason] ?? exitOf(execution);
 }
 
-/** True when it ended and something that it started could still have written, or nobody saw the end. */
+/** True when it ended and something that it started could still have written, or its end was not seen. */
 export const mayLackItsEnd = (execution) =>
   hasEnded(execution) && !execution.outputComplete && execution.reason !== "REASON_START_FAILED";
 
