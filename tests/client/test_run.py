@@ -202,7 +202,7 @@ def test_large_input_is_not_given_to_what_was_started_before(fake: FakeServer, c
 
 
 def test_large_input_goes_to_a_start_whose_answer_was_lost(fake: FakeServer, client: Client) -> None:
-    """It is this very start that existed: nobody has fed it."""
+    """It is this very start that existed: it has not been fed."""
     stdin, data = Stdin(), bytes(2 << 20)
     existed = wire.ExecResponse(execution=execution(stdin=stdin.status()), already_existed=True)
     fake.on("Exec", refuse(StatusCode.UNAVAILABLE, "lost"), reply(existed))
