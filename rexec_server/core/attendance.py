@@ -13,6 +13,9 @@ from rexec_server.core.entry import Entry
 from rexec_server.core.errors import Exhausted, Unavailable
 from rexec_server.core.registry import Registry
 
+# Each time costs a connection. A time shorter than this one is over although somebody follows.
+LEAST_SECONDS = 0.1
+
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
@@ -73,8 +76,13 @@ class Attendance:
         await entry.decided.wait()
         while entry.unattended_timeout is not None and not entry.ended:
             await self._attend_once(entry)
-            await asyncio.sleep(entry.unattended_timeout / 4)
+            await asyncio.sleep(until_next(entry.unattended_timeout))
 
     async def _attend_once(self, entry: Entry) -> None:
         with suppress(Unavailable):  # then its supervisor is being replaced, and counts anew
             await self._engine.attend(entry.name)
+
+
+def until_next(timeout: float) -> float:
+    """Return after how many seconds to say again that somebody is there, so that a timeout is not over."""
+    return max(timeout / 4, LEAST_SECONDS)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from rexec_server.core.attendance import Spawn
+from rexec_server.core.attendance import Spawn, until_next
 from rexec_server.core.engine import Engine
 from rexec_server.core.entry import Entry
 from rexec_server.core.errors import InvalidRequest, NothingHeld, OutOfRange, Unavailable
@@ -27,6 +27,7 @@ class Holders:
         self._spawn = spawn
         self._telling: dict[Entry, asyncio.Event] = {}  # set: enough was used up to tell at once
         self._attending: dict[Entry, asyncio.Task[None]] = {}
+        self._leaving: set[Entry] = set()  # their supervisors are being told that the last holder has left
 
     @contextmanager
     def attached(self, entry: Entry, name: str, offset: int | None) -> Iterator[Holder | None]:
@@ -69,8 +70,8 @@ class Holders:
             holder.left_at = now
         self._moved(entry, holding)
         if not holding.attached:
-            self._attend(entry)
-            self._leave(entry, holding)
+            self._left(entry)
+        self._expire_later(entry, holding)
 
     def passed(self, entry: Entry, holder: Holder, start: int, end: int) -> None:
         """Note that there is nothing for this holder in a range of the log."""
@@ -78,17 +79,37 @@ class Holders:
         self._moved(entry, entry.hold())
 
     def _leave(self, entry: Entry, holding: Holding) -> None:
-        if entry.ended:
-            return
-        asyncio.get_running_loop().call_later(GONE_SECONDS + 0.1, self._expire, entry, holding)
         if not holding.attached and entry in self._attending:
             self._attending.pop(entry).cancel()
-            # The time that a command may wait without a holder begins when the last one leaves.
-            self._spawn(self._attend_once(entry))
+            self._left(entry)
+        self._expire_later(entry, holding)
+
+    def _left(self, entry: Entry) -> None:
+        """The time that a command may wait without a holder begins now."""
+        if not entry.ended and entry not in self._leaving:
+            self._leaving.add(entry)
+            self._spawn(self._tell_left(entry))
+
+    async def _tell_left(self, entry: Entry) -> None:
+        try:
+            await self._attend_once(entry)
+        finally:
+            self._leaving.discard(entry)
+
+    def _expire_later(self, entry: Entry, holding: Holding) -> None:
+        """Those that are gone count until then. One timer does for all of them."""
+        if entry.ended and holding.expiry is not None:
+            holding.expiry.cancel()
+        gone = [holder.left_at for holder in holding.holders.values() if not holder.attached]
+        if gone and not entry.ended and holding.expiry is None:
+            at = min(gone) + GONE_SECONDS + 0.1
+            holding.expiry = asyncio.get_running_loop().call_at(at, self._expire, entry, holding)
 
     def _expire(self, entry: Entry, holding: Holding) -> None:
+        holding.expiry = None
         if not entry.ended:
             self._moved(entry, holding)
+            self._expire_later(entry, holding)
 
     def _moved(self, entry: Entry, holding: Holding) -> None:
         """Have the supervisor told of the floor, soon."""
@@ -126,7 +147,7 @@ class Holders:
         await entry.decided.wait()
         while entry.waiting_timeout is not None and not entry.ended:
             await self._attend_once(entry)
-            await asyncio.sleep(entry.waiting_timeout / 4)
+            await asyncio.sleep(until_next(entry.waiting_timeout))
 
     async def _attend_once(self, entry: Entry) -> None:
         with suppress(Unavailable):  # then its supervisor is being replaced, and counts anew

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from rexec_server.core.errors import Exhausted
@@ -46,6 +47,7 @@ class Holding:
     floor: int
     told: int  # the floor that the supervisor knows
     holders: dict[str, Holder] = field(default_factory=dict)
+    expiry: asyncio.TimerHandle | None = None  # for those that are gone
 
     @property
     def attached(self) -> bool:
