@@ -10,7 +10,13 @@ from rexec_server.policy.caller import Caller
 
 
 class Admission(Protocol):
-    """Decides what of a request is run, and how. The allowlist in production; everything in --dev."""
+    """Decides what of a request is run, and how. The allowlist in production; everything in --dev.
+
+    looks_at_files: so it may take as long as their file systems do; it may be asked in several threads.
+    """
+
+    @property
+    def looks_at_files(self) -> bool: ...
 
     def admit(self, caller: Caller, command: Command) -> Grant:
         """How the command is run. NotAllowed, InvalidRequest (beyond a rule's bounds), Exhausted (its rate)."""
@@ -18,6 +24,8 @@ class Admission(Protocol):
 
 class AdmitAll:
     """`--dev`: whoever is let in may run anything."""
+
+    looks_at_files = False
 
     def admit(self, caller: Caller, command: Command) -> Grant:
         return UNRESTRICTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -115,12 +116,15 @@ class Allowlist:
 
 
 class AllowlistAdmission:
-    """The allowlist in force, and how often it may be used. One thread admits; another one may replace meanwhile."""
+    """The allowlist in force, and how often it may be used. Threads may admit, and another one replace meanwhile."""
+
+    looks_at_files = True
 
     def __init__(self, allowlist: Allowlist, starts: Rate | None, all_starts: Rate | None) -> None:
         """starts: of each caller; all_starts: of all together; None: as many as they like."""
         self._callers, self._all = Buckets(starts), Buckets(all_starts)
         self._in_force = (allowlist, _buckets(allowlist, {}))
+        self._counting = threading.Lock()
 
     def replace(self, allowlist: Allowlist) -> None:
         """Other rules from now on. What was used up of an unchanged rate stays used up. One call at a time."""
@@ -136,12 +140,13 @@ class AllowlistAdmission:
             (self._callers, caller.name, f"caller {caller.name}"),
             (self._all, "", "all callers"),
         )
-        # What one of them refuses is not to use up another one.
-        for buckets, key, subject in shares:
-            if wait := buckets.wait(key):
-                raise RateLimited(subject, f"{subject}: started too often lately", wait)
-        for buckets, key, _ in shares:
-            buckets.take(key)
+        with self._counting:
+            # What one of them refuses is not to use up another one.
+            for buckets, key, subject in shares:
+                if wait := buckets.wait(key):
+                    raise RateLimited(subject, f"{subject}: started too often lately", wait)
+            for buckets, key, _ in shares:
+                buckets.take(key)
         return grant
 
 

@@ -19,6 +19,7 @@ from rexec_server.core.entry import Entry
 from rexec_server.core.errors import Exhausted, InvalidRequest, NotAllowed, NotFound, OutOfRange, Unavailable
 from rexec_server.core.execution import CHANNELS, Execution, Key
 from rexec_server.core.executions import Bounds, Executions
+from rexec_server.core.grant import Grant
 from rexec_server.core.holding import Holder
 from rexec_server.core.index import Query, now_ns
 from rexec_server.core.log import Chunk, Reading
@@ -28,6 +29,7 @@ from rexec_server.core.text import TextChunk, TextView
 from rexec_server.core.turns import Turns
 from rexec_server.policy.admission import Admission
 from rexec_server.policy.caller import Caller, listed_owner, owner
+from rexec_server.policy.lookups import Lookups
 from rexec_server.policy.recorder import Recorder
 from rexec_server.rpc import convert
 from rexec_server.rpc.auth import current_caller
@@ -74,6 +76,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
     ) -> None:
         self._executions = executions
         self._admission = admission
+        self._lookups = Lookups()
         self._recorder = recorder
         self._facts = facts
         self._drain = drain
@@ -231,8 +234,11 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             check_exec_id(exec_id)
         try:
             command.check()
-            grant = self._admission.admit(caller, command)
-        except (NotAllowed, Exhausted) as error:
+            grant = await self._admit(caller, command)
+        except asyncio.CancelledError:
+            self._record_denied(caller, exec_id, command, "the call was ended before it was decided")
+            raise
+        except (NotAllowed, Exhausted, Unavailable) as error:
             # It may be the retry of what was allowed before: that is to be answered, whatever is allowed by now.
             entry = None
             try:
@@ -240,12 +246,20 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
             finally:
                 # Also when that fails, or the caller hangs up: nobody keeps a refusal out of the audit.
                 if entry is None:
-                    shown = {"arguments": list(command.arguments), "shell": command.shell}
-                    self._recorder.event("denied", caller, exec_id=exec_id, **shown, reason=error.message)
+                    self._record_denied(caller, exec_id, command, error.message)
             if entry is None:
                 raise
             return entry, True
         return await self._executions.exec(key, command, grant, caller.origin)
+
+    async def _admit(self, caller: Caller, command: Command) -> Grant:
+        if not self._admission.looks_at_files:
+            return self._admission.admit(caller, command)
+        return await self._lookups.run(caller.name, functools.partial(self._admission.admit, caller, command))
+
+    def _record_denied(self, caller: Caller, exec_id: str, command: Command, reason: str) -> None:
+        shown = {"arguments": list(command.arguments), "shell": command.shell}
+        self._recorder.event("denied", caller, exec_id=exec_id, **shown, reason=reason)
 
     def _record(self, event: str, entry: Entry, **facts: object) -> None:
         self._recorder.event(event, current_caller(), owner=entry.key.caller, exec_id=entry.key.exec_id, **facts)

@@ -87,6 +87,7 @@ class Site:
         self.disabled: set[str] = set()
         self.process: subprocess.Popen[str] | None = None
         self.token_port = self.certificate_port = 0
+        self.prefix: tuple[str, ...] = ()  # of its command line
         self.gateway = ""  # its URL, when there is one
         self._channels: list[grpc.Channel] = []
         self._stubs: dict[str, api_grpc.ExecutionServiceStub] = {}
@@ -156,7 +157,7 @@ class Site:
         self._write_config()
         with open(self.path("server.log"), "a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rexec_server", "--config", self.path("rexec.toml")],
+                [*self.prefix, sys.executable, "-m", "rexec_server", "--config", self.path("rexec.toml")],
                 stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **(env or {})},
             )  # fmt: skip
         assert self.process.stdout is not None
