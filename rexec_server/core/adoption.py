@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rexec_server.core.execution import Key, Request, State
+from rexec_server.core.launch import Overflow
 from rexec_server.core.reservation import TOKEN_GRACE_NS, Reservation
-from rexec_server.core.spool import REQUEST, read_start, read_whole
+from rexec_server.core.spool import REQUEST, STDIN_STATE, read_start, read_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,11 @@ def described(reservation: Reservation) -> dict[str, Any]:
     }
 
 
-def find(spool: str, names: Iterable[str]) -> list[Foundling]:
-    """Reads what is kept of these executions, oldest first. One of which nothing can be read is left out."""
+def find(spool: str, names: Iterable[str], retention: float) -> list[Foundling]:
+    """Reads what is kept of these executions, oldest first. One of which nothing can be read is left out.
+
+    retention: for how many seconds one is kept of which it is not known.
+    """
     found = []
     for name in names:
         try:
@@ -78,7 +82,7 @@ def find(spool: str, names: Iterable[str]) -> list[Foundling]:
         except OSError:
             continue
         try:
-            foundling = _read(name, directory)
+            foundling = _read(name, directory, retention)
         except OSError:
             foundling = None
         finally:
@@ -88,7 +92,7 @@ def find(spool: str, names: Iterable[str]) -> list[Foundling]:
     return sorted(found, key=lambda one: one.create_time)
 
 
-def _read(name: str, directory: int) -> Foundling | None:
+def _read(name: str, directory: int, retention: float) -> Foundling | None:
     """Read the request, or else the start record, which names the execution only."""
     try:
         said = json.loads(read_whole(REQUEST, directory) or b"")
@@ -106,15 +110,21 @@ def _read(name: str, directory: int) -> Foundling | None:
             int(said["token_expiry"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        return _read_start(name, directory)
+        return _read_start(name, directory, retention)
 
 
-def _read_start(name: str, directory: int) -> Foundling | None:
+def _read_start(name: str, directory: int, retention: float) -> Foundling | None:
     try:
         start = read_start(directory)
         if start is None or not start.exec_id:
             return None
         key = Key(start.caller, start.exec_id)
-        return Foundling(name, key, bytes.fromhex(start.digest), start.start_time, start.boot_id)
-    except (ValueError, TypeError):
+        request = Request(
+            stdin_open=os.access(STDIN_STATE, os.F_OK, dir_fd=directory),
+            retention=retention,
+            output_bytes=int(start.supervision.get("output_bytes", 0)),
+            waits=start.supervision.get("overflow") == Overflow.WAIT,
+        )
+        return Foundling(name, key, bytes.fromhex(start.digest), start.start_time, start.boot_id, request)
+    except (ValueError, TypeError, AttributeError):
         return None

@@ -127,7 +127,8 @@ class Executions:
         """Takes up what the index does not know, as it is from a backup, or was lost: those ids stay used."""
         known = await self._index.names()
         names = [name for name in self._engine.names() if name not in known]
-        adopted = await self._index.adopt(adoption.find(self._engine.directory("."), names)) if names else 0
+        found = adoption.find(self._engine.directory("."), names, self._defaults.retention) if names else []
+        adopted = await self._index.adopt(found) if found else 0
         if adopted:
             _log.warning("took up %d executions from the spool that the index did not know", adopted)
 

@@ -15,7 +15,7 @@ import pytest
 from rexec.v1 import execution_pb2 as pb
 from rexec.v1 import execution_service_pb2 as api
 
-from tests.rpc.calls import ended, listed, output, poll, refused, request, run, start
+from tests.rpc.calls import ended, joined, listed, output, poll, refused, request, run, start
 from tests.runner.harness import runs
 from tests.servers import Server
 from tests.waiting import eventually
@@ -78,6 +78,29 @@ def test_either_file_names_it(server: Server, kept: str) -> None:
     server.stub.Cancel(api.CancelRequest(exec_id="one"), timeout=20)
     assert ended(server, "one").reason == pb.REASON_CANCELLED
     assert output(server, "one") == b"out\n"
+
+
+def test_the_start_record_says_how_to_go_on(server: Server) -> None:
+    """With it alone a command still gets its input and waits for its reader, and its result is kept as by default."""
+    held = api.OutputLimit(max_bytes=64 * 1024, overflow=api.OVERFLOW_WAIT)
+    script = "read line; head -c 1000000 /dev/zero; exit $line"
+    start(server, "sh", "-c", script, exec_id="one", output=held, stdin_mode=api.STDIN_MODE_OPEN, retention=5000)
+    directory = server.spool_of(poll(server, "one").execution.pid)
+    server.kill()
+    put_index_back(server, None)
+    (directory / "request").unlink()
+    server.start()
+    piece = api.WriteStdinRequest(exec_id="one", data=b"4\n", eof=True)
+    assert server.stub.WriteStdin(piece, timeout=60).stdin.bytes_written == 2
+    size, offset = 0, 0
+    while True:
+        answer = poll(server, "one", offset=offset, holder="me", wait=60)
+        assert not answer.skipped_bytes
+        size, offset = size + len(joined(answer.chunks)), answer.next_offset
+        if answer.eof:
+            break
+    assert (size, answer.execution.exit_code) == (1_000_000, 4)
+    assert answer.execution.expire_time.seconds - answer.execution.end_time.seconds == 86400
 
 
 def test_what_ran_when_the_copy_was_made(server: Server, tmp_path: Path) -> None:
