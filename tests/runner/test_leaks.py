@@ -89,15 +89,20 @@ def test_a_removed_execution_is_gone(runner: Runner) -> None:
 def test_what_is_removed_before_its_shim_is_gone_leaves_nothing(any_runner: Runner) -> None:
     """An execution may be deleted as soon as it has ended; its shim is still there then, and is reaped all the same."""
     any_runner.run("true").wait(within=60)
-    eventually(lambda: not _children(any_runner), within=60)
+    eventually(lambda: _is_idle(any_runner))
     baseline = any_runner.fds()
     run = any_runner.sh("sleep 300 & echo $!", leftovers=Leftovers.KEEP)
     run.wait(within=60)
     leftover = int(run.output())
     any_runner.ask("remove", id=run.name)
     os.kill(leftover, signal.SIGKILL)
-    eventually(lambda: not _children(any_runner), within=60)
+    eventually(lambda: _is_idle(any_runner))
     eventually(lambda: any_runner.fds() == baseline, within=60)
+
+
+def _is_idle(runner: Runner) -> bool:
+    """True when it has no child, and has let go of all that it supervised."""
+    return not (_children(runner) or runner.ask("executions")["names"])
 
 
 def _children(runner: Runner) -> str:
