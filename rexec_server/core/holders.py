@@ -31,13 +31,19 @@ class Holders:
 
     @contextmanager
     def attached(self, entry: Entry, name: str, offset: int | None) -> Iterator[Holder | None]:
-        """Attach a holder for the time of this block; an empty name holds nothing. InvalidRequest, Exhausted."""
+        """Attach a holder for the time of this block. InvalidRequest, Exhausted.
+
+        An empty name holds nothing, nor does one that comes after the end.
+        """
         if not name:
             yield None
             return
         _check(name)
         if not entry.execution.request.waits:
             raise InvalidRequest("holder", f"execution {entry.key.exec_id!r} was not started with OVERFLOW_WAIT")
+        if entry.ended:  # from now on nothing is dropped
+            yield None
+            return
         holding = entry.hold()
         holder = holding.holder(name, offset, entry.extent().start, _now())
         holder.attached += 1

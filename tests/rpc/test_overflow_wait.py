@@ -389,6 +389,14 @@ def test_holders_are_limited(server: Server) -> None:
     refused(lambda: acknowledge(server, "many", "one more", offset=1), "RESOURCE_EXHAUSTED")
 
 
+def test_holders_of_what_has_ended_are_not_limited(server: Server) -> None:
+    """Nothing is dropped after an end, so that nothing is held: each of many readers gets all of it."""
+    start(server, "echo", "hi", exec_id="over", **waits())
+    ended(server, "over")
+    for number in range(100):
+        assert joined(poll(server, "over", offset=0, holder=f"reader{number}").chunks) == b"hi\n"
+
+
 def test_a_follow_finds_the_newest_of_a_group(server: Server) -> None:
     """Follow and Get take an exclusive_group instead of an id, as Poll does."""
     start(server, "echo", "hello", exec_id="grouped", exclusive_group="g")
