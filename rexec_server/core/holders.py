@@ -81,8 +81,9 @@ class Holders:
 
     def passed(self, entry: Entry, holder: Holder, start: int, end: int) -> None:
         """Note that there is nothing for this holder in a range of the log."""
-        holder.pass_over(start, end)
-        self._moved(entry, entry.hold())
+        if holder.attached == 1:  # else another stream of the same name may have what this one passes over
+            holder.pass_over(start, end)
+            self._moved(entry, entry.hold())
 
     def _leave(self, entry: Entry, holding: Holding) -> None:
         if not holding.attached and entry in self._attending:

@@ -237,6 +237,20 @@ def test_one_channel_of_two_holds_only_its_own(server: Server) -> None:
     assert message.end.log_end_offset == 8 * LIMIT + len(data)
 
 
+def test_two_streams_of_one_holder_hold_both_channels(server: Server) -> None:
+    """What one of them passes over is the other's: it is kept until it is acknowledged."""
+    start(server, "sh", "-c", "printf abc; exec sleep 60", exec_id="both", **waits())
+    streams = []
+    for channel in (pb.CHANNEL_STDOUT, pb.CHANNEL_STDERR):
+        streams.append(follow(server, "both", offset=0, holder="me", channels=[channel], heartbeat_interval=1))
+        assert next(message for message in streams[-1] if message.HasField("heartbeat"))
+    assert poll(server, "both").execution.held_offset == 0
+    assert acknowledge(server, "both", "me", 3) == 3
+    server.stub.Cancel(api.CancelRequest(exec_id="both"), timeout=60)
+    for stream in streams:
+        assert [message for message in stream if message.HasField("end")]
+
+
 def test_kills_of_server_runner_and_shim_move_no_floor(start_server: START_SERVER) -> None:
     """Output that a holder has not used up survives the death of each process that keeps it."""
     server = start_server()
