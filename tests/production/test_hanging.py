@@ -12,6 +12,7 @@ import pytest
 from tests.hanging import hanging_directory
 from tests.production.site import RULES, Site
 from tests.rpc.calls import joined, request
+from tests.waiting import eventually
 
 PATHS = """
 [[rule]]
@@ -37,3 +38,17 @@ def test_a_path_that_hangs_keeps_no_other_caller_waiting(make_site: Callable[...
         with pytest.raises(grpc.RpcError):
             call.result()
         assert call.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE)
+
+
+def test_who_hangs_up_before_it_is_decided_is_in_the_audit(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    """A refusal that its caller does not wait for is one all the same."""
+    with hanging_directory(tmp_path / "hanging") as hanging:
+        site = make_site(rules=PATHS.format(root=hanging.directory) + RULES)
+        site.prefix = hanging.prefix
+        site.start()
+        call = site.certified("alice").Exec.future(request("echo", "shown", "x", exec_id="left"), timeout=60)
+        hanging.await_victim()
+        call.cancel()
+        line = eventually(lambda: [line for line in site.audited if line.get("exec_id") == "left"])[0]
+        assert (line["event"], line["caller"]) == ("denied", "alice")
+        hanging.answer(errno.EIO)
