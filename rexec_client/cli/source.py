@@ -133,10 +133,16 @@ def open_source(fd: int = 0) -> Source | None:
 def small_file(limit: int, fd: int = 0) -> bytes | None:
     """All of standard input when it is a file with at most `limit` bytes left: it can go with the request."""
     try:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_size - os.lseek(fd, 0, os.SEEK_CUR) > limit:
+        info, start = os.fstat(fd), os.lseek(fd, 0, os.SEEK_CUR)
+        if not stat.S_ISREG(info.st_mode) or info.st_size - start > limit:
             return None
     except OSError:
         return None
-    with os.fdopen(os.dup(fd), "rb", buffering=0) as file:
-        return file.read(limit + 1)
+    data = bytearray()
+    # Files of /proc have no size, and give a page at a time.
+    while len(data) <= limit and (piece := os.read(fd, limit + 1 - len(data))):
+        data += piece
+    if len(data) <= limit:
+        return bytes(data)
+    os.lseek(fd, start, os.SEEK_SET)
+    return None

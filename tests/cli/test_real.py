@@ -47,6 +47,15 @@ def test_random_bytes_round_trip(server: Server, tmp_path: Path) -> None:
         assert rexec(server, "run", "--", "cat", stdin=file).stdout == data * 20
 
 
+@pytest.mark.parametrize("path", [Path("/proc/crypto"), Path("/proc/kallsyms")])
+def test_files_without_a_size_are_read_to_their_end(server: Server, path: Path) -> None:
+    """Those of /proc say that they are empty, and give a page at a time; the second is too large for the request."""
+    if not path.exists():
+        pytest.skip(f"a kernel without {path}")
+    with path.open("rb") as file:
+        assert rexec(server, "run", "--", "cat", stdin=file).stdout == path.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
