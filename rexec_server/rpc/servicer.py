@@ -90,8 +90,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         await entry.caught_up()
         response = api.ExecResponse(already_existed=existed)
         if wait is not None:
-            with self._executions.watched(entry):
-                await self._until(entry, wait, lambda: entry.ended or entry.waits_for_reader)
+            await self._until_end(entry, wait)
             ended = entry.ended
             reading = entry.log.read(0, _most(request.text), CHANNELS, entry.end_offset)
             for chunk in _chunks(entry, reading, 0, CHANNELS, request.text, ended):
@@ -105,8 +104,7 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
         wait = _wait(request)
         entry = await self._find(request.caller, request.exec_id, request.exclusive_group)
         if wait:
-            with self._executions.watched(entry):
-                await self._until(entry, wait, lambda: entry.ended or entry.waits_for_reader)
+            await self._until_end(entry, wait)
             if self._drain.begun and not entry.ended:
                 raise Unavailable("the server is stopping; ask again")
         return api.GetResponse(execution=convert.execution(entry.snapshot()))
@@ -314,6 +312,11 @@ class ExecutionServicer(api_grpc.ExecutionServiceServicer):
     @staticmethod
     def _has_output(entry: Entry, start: int, channels: Collection[Channel]) -> bool:
         return bool(entry.log.read(start, 1, channels, entry.end_offset).items)
+
+    async def _until_end(self, entry: Entry, seconds: float) -> None:
+        """Wait for the end, or until the command waits for a reader: then its end would never come."""
+        with self._executions.watched(entry):
+            await self._until(entry, seconds, lambda: entry.ended or entry.waits_for_reader)
 
     async def _until(self, entry: Entry, seconds: float, condition: Callable[[], bool]) -> None:
         """Waits until a condition holds, or this long, or until the server stops."""
