@@ -274,8 +274,10 @@ class Entry:
                 full = f"the log is full ({extent.kept_bytes} of {self._execution.request.output_bytes} bytes)"
                 if self._holding and self._holding.attached:
                     return f"{full}: a holder has not read the output from offset {held} on"
-                end = "" if self.waiting_timeout is None else f", and ends it after {self.waiting_timeout:g} s of that"
-                return f"{full}: no holder is attached, which keeps the output from offset {held} on{end}"
+                left = f"{full}: no holder is attached, and the output from offset {held} on is kept for one"
+                if self.waiting_timeout is None:
+                    return left
+                return f"{left}; the command is ended after {self.waiting_timeout:g} s of waiting"
         return ""
 
     def stdin_written(self, writer: bytes) -> int:
